@@ -1,0 +1,1 @@
+"""The recurrences as functions of tensors."""
