@@ -1,1 +1,21 @@
-"""The recurrences as functions of tensors."""
+"""Floor 1: the recurrences as functions of tensors."""
+
+from brc_pytorch.ops.library import backend, brc, nbrc
+from brc_pytorch.ops.reference import (
+    brc_gates,
+    brc_step,
+    nbrc_gates,
+    nbrc_step,
+    peephole_lstm_step,
+)
+
+__all__ = [
+    "backend",
+    "brc",
+    "brc_gates",
+    "brc_step",
+    "nbrc",
+    "nbrc_gates",
+    "nbrc_step",
+    "peephole_lstm_step",
+]

@@ -1,0 +1,233 @@
+"""The operators: one function a recurrence, whatever computes it.
+
+A backend is one implementation of both recurrences. The tensor's device chooses among those
+registered; the reference serves every device that has none.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from brc_pytorch.ops import reference
+
+
+class Recurrence(Protocol):
+    """A recurrence over time: :func:`brc` and :func:`nbrc` behind their checks."""
+
+    def __call__(
+        self,
+        input: Tensor,
+        h_0: Tensor,
+        kernel: Tensor,
+        memory: Tensor,
+        bias: Tensor | None,
+        lengths: Tensor | None,
+        reverse: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the output sequence (T, B, H) and the last states (B, H)."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of both recurrences.
+
+    Attributes:
+        device_type: the kind of device it computes on (``"cpu"``, ``"cuda"``), None for any.
+        brc: the BRC over time.
+        nbrc: the nBRC over time.
+    """
+
+    device_type: str | None
+    brc: Recurrence
+    nbrc: Recurrence
+
+
+_backends = {"reference": Backend(None, reference.brc_scan, reference.nbrc_scan)}
+_forced: ContextVar[str | None] = ContextVar("brc_pytorch.ops.backend", default=None)
+
+
+def register_backend(name: str, implementation: Backend) -> None:
+    """Make an implementation the one for its kind of device.
+
+    Args:
+        name: what :func:`backend` calls it.
+        implementation: the two recurrences and where they run.
+
+    Raises:
+        ValueError: there is a backend of this name.
+    """
+    if name in _backends:
+        raise ValueError(f"name: there is a backend {name!r} already")
+    _backends[name] = implementation
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Force one backend inside a ``with`` block; it runs or raises, nothing stands in for it.
+
+    Args:
+        name: ``"reference"`` (the definition in plain PyTorch, everywhere), or a compiled backend
+            of this installation.
+
+    Raises:
+        ValueError: there is no such backend.
+
+    Example:
+        >>> import torch
+        >>> from brc_pytorch import ops
+        >>> from brc_pytorch.layers import BistableRecurrentCell
+        >>> cell = BistableRecurrentCell(3, 5)
+        >>> with ops.backend("reference"):
+        ...     output, last = cell.scan(torch.randn(7, 2, 3))
+        >>> output.shape
+        torch.Size([7, 2, 5])
+    """
+    if name not in _backends:
+        known = ", ".join(map(repr, _backends))
+        raise ValueError(f"name: expected one of the backends {known}, got {name!r}")
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def _select(device: torch.device) -> Backend:
+    name = _forced.get()
+    if name is None:
+        for candidate in _backends.values():
+            if candidate.device_type == device.type:
+                return candidate
+        return _backends["reference"]
+    forced = _backends[name]
+    if forced.device_type not in (None, device.type):
+        raise RuntimeError(
+            f"backend {name!r} computes on {forced.device_type} tensors, got input on {device}"
+        )
+    return forced
+
+
+def _check(
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    full_memory: bool,
+) -> None:
+    if input.dim() != 3 or input.shape[0] == 0:  # noqa: PLR2004 - (T, B, I)
+        raise ValueError(f"input: expected (T, B, I) with T > 0, got {tuple(input.shape)}")
+    if not input.is_floating_point():
+        raise ValueError(f"input: expected a floating-point dtype, got {input.dtype}")
+    _, batch, features = input.shape
+    if h_0.dim() != 2:  # noqa: PLR2004 - (B, H)
+        raise ValueError(f"h_0: expected (B, H) = ({batch}, H), got {tuple(h_0.shape)}")
+    hidden = h_0.shape[1]
+    expected = {
+        "h_0": (h_0, (batch, hidden)),
+        "kernel": (kernel, (features, 3 * hidden)),
+        "memory": (memory, (hidden, 2 * hidden) if full_memory else (2 * hidden,)),
+    }
+    if bias is not None:
+        expected["bias"] = (bias, (2 * hidden,))
+    mixed = torch.is_autocast_enabled(input.device.type)
+    for name, (tensor, shape) in expected.items():
+        if tensor.shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
+        if tensor.device != input.device:
+            raise ValueError(f"{name}: expected device {input.device}, got {tensor.device}")
+        if tensor.dtype != input.dtype and not mixed:
+            raise ValueError(f"{name}: expected dtype {input.dtype}, got {tensor.dtype}")
+    if lengths is not None and (lengths.shape != (batch,) or lengths.is_floating_point()):
+        raise ValueError(
+            f"lengths: expected {batch} integers, one a row, "
+            f"got shape {tuple(lengths.shape)} of {lengths.dtype}"
+        )
+
+
+def brc(
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    r"""The bistable recurrent cell (BRC) over a sequence.
+
+    .. math::
+        a_t &= 1 + \tanh(U_a x_t + w_a \odot h_{t-1} + b_a) \\
+        c_t &= \sigma(U_c x_t + w_c \odot h_{t-1} + b_c) \\
+        h_t &= c_t \odot h_{t-1} + (1 - c_t) \odot \tanh(U x_t + a_t \odot h_{t-1})
+
+    Args:
+        input: x_1 to x_T, (T, B, I), T > 0.
+        h_0: the state before the first step, (B, H).
+        kernel: U_c, U_a, U side by side, (I, 3H).
+        memory: w_c, w_a side by side, (2H).
+        bias: b_c, b_a side by side, (2H). Default: none.
+        lengths: how many steps of each row are data, (B), integers from 0 to T; a value outside
+            counts as the nearest of these. Default: all T.
+        reverse: go from each row's last step to its first. Default: False.
+
+    Returns:
+        The output sequence (T, B, H), h_t standing where x_t stood, zero where a row has ended; and
+        the last states (B, H), each row's own (its h_0 where it has no steps).
+
+    Raises:
+        ValueError: a tensor has the wrong shape, dtype (outside autocast) or device.
+        RuntimeError: the backend asked for by name cannot run on this device.
+
+    Source: Vecoven, Ernst and Drion, PLOS ONE 2021, section "Bistable recurrent cells".
+    """
+    _check(input, h_0, kernel, memory, bias, lengths, full_memory=False)
+    return _select(input.device).brc(input, h_0, kernel, memory, bias, lengths, reverse)
+
+
+def nbrc(
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    r"""The neuromodulated bistable recurrent cell (nBRC) over a sequence.
+
+    .. math::
+        a_t &= 1 + \tanh(U_a x_t + h_{t-1} W_a + b_a) \\
+        c_t &= \sigma(U_c x_t + h_{t-1} W_c + b_c) \\
+        h_t &= c_t \odot h_{t-1} + (1 - c_t) \odot \tanh(U x_t + a_t \odot h_{t-1})
+
+    Args:
+        input: x_1 to x_T, (T, B, I), T > 0.
+        h_0: the state before the first step, (B, H).
+        kernel: U_c, U_a, U side by side, (I, 3H).
+        memory: W_c, W_a side by side, (H, 2H), used as h @ W.
+        bias: b_c, b_a side by side, (2H). Default: none.
+        lengths: how many steps of each row are data, (B), integers from 0 to T; a value outside
+            counts as the nearest of these. Default: all T.
+        reverse: go from each row's last step to its first. Default: False.
+
+    Returns:
+        The output sequence (T, B, H), h_t standing where x_t stood, zero where a row has ended; and
+        the last states (B, H), each row's own (its h_0 where it has no steps).
+
+    Raises:
+        ValueError: a tensor has the wrong shape, dtype (outside autocast) or device.
+        RuntimeError: the backend asked for by name cannot run on this device.
+
+    Source: Vecoven, Ernst and Drion, PLOS ONE 2021, section "Bistable recurrent cells".
+    """
+    _check(input, h_0, kernel, memory, bias, lengths, full_memory=True)
+    return _select(input.device).nbrc(input, h_0, kernel, memory, bias, lengths, reverse)

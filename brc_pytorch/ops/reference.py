@@ -1,0 +1,246 @@
+"""The recurrences, each defined once, in plain PyTorch.
+
+Everything else in the package either calls these functions or is tested against them. They run on
+any device and floating-point dtype and are differentiable as often as one likes.
+
+Symbols: T time, B batch, I input size, H hidden size, ``*`` any leading dimensions that broadcast.
+The parameters of one layer are stacked once a call, gates side by side along the last dimension in
+the order c (update), a (feedback), candidate:
+
+- ``kernel`` (I, 3H): U_c, U_a, U;
+- ``memory`` (2H) in the BRC: w_c, w_a; (H, 2H) in the nBRC: W_c, W_a, used as h @ W;
+- ``bias`` (2H): b_c, b_a. The candidate has none.
+
+Source: Vecoven, Ernst and Drion, "A bio-inspired bistable recurrent cell allows for long-lasting
+memory", PLOS ONE 16(6), 2021, section "Bistable recurrent cells" (arXiv 2006.05252).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+Feedback = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def brc_feedback(state: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """R_c(h) and R_a(h) of the BRC: w * h, a unit sees only itself. Shapes (*, H), (2H)."""
+    w_c, w_a = memory.chunk(2, dim=-1)
+    return w_c * state, w_a * state
+
+
+def nbrc_feedback(state: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """R_c(h) and R_a(h) of the nBRC: h @ W, a unit sees its layer. Shapes (*, H), (H, 2H)."""
+    feedback_c, feedback_a = (state @ memory).chunk(2, dim=-1)
+    return feedback_c, feedback_a
+
+
+def _drive(input: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """What the input contributes: U_c x + b_c, U_a x + b_a and U x side by side, (*, 3H)."""
+    drive = input @ kernel
+    if bias is None:
+        return drive
+    return drive + F.pad(bias, (0, kernel.shape[-1] - bias.shape[-1]))
+
+
+def _gates(
+    drive: Tensor, state: Tensor, memory: Tensor, feedback: Feedback
+) -> tuple[Tensor, Tensor]:
+    drive_c, drive_a, _ = drive.chunk(3, dim=-1)
+    feedback_c, feedback_a = feedback(state, memory)
+    return 1 + torch.tanh(drive_a + feedback_a), torch.sigmoid(drive_c + feedback_c)
+
+
+def _update(drive: Tensor, state: Tensor, memory: Tensor, feedback: Feedback) -> Tensor:
+    a, c = _gates(drive, state, memory, feedback)
+    candidate = torch.tanh(drive.chunk(3, dim=-1)[2] + a * state)
+    return c * state + (1 - c) * candidate
+
+
+def _scan(
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    feedback: Feedback,
+) -> tuple[Tensor, Tensor]:
+    valid = None
+    if lengths is not None:
+        steps = torch.arange(input.shape[0], device=lengths.device)
+        valid = (steps.unsqueeze(1) < lengths).unsqueeze(-1).to(input.device)  # (T, B, 1)
+        # Padding may hold anything, NaN included: it must reach neither the states nor a gradient.
+        input = torch.where(valid, input, 0)
+    drives = _drive(input, kernel, bias).unbind(0)  # indexing instead would make backward quadratic
+    order = range(len(drives))
+    outputs = [h_0] * len(drives)
+    state = h_0
+    for t in reversed(order) if reverse else order:
+        updated = _update(drives[t], state, memory, feedback)
+        state = updated if valid is None else torch.where(valid[t], updated, state)
+        outputs[t] = state
+    output = torch.stack(outputs)
+    return output if valid is None else torch.where(valid, output, 0), state
+
+
+def brc_step(
+    input: Tensor,
+    state: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    r"""One step of the bistable recurrent cell (BRC).
+
+    .. math::
+        a_t &= 1 + \tanh(U_a x_t + w_a \odot h_{t-1} + b_a) \\
+        c_t &= \sigma(U_c x_t + w_c \odot h_{t-1} + b_c) \\
+        h_t &= c_t \odot h_{t-1} + (1 - c_t) \odot \tanh(U x_t + a_t \odot h_{t-1})
+
+    Args:
+        input: x_t, (*, I).
+        state: h_{t-1}, (*, H).
+        kernel: U_c, U_a, U side by side, (I, 3H).
+        memory: w_c, w_a side by side, (2H).
+        bias: b_c, b_a side by side, (2H), or None for none.
+
+    Returns:
+        h_t, (*, H).
+    """
+    return _update(_drive(input, kernel, bias), state, memory, brc_feedback)
+
+
+def nbrc_step(
+    input: Tensor,
+    state: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    r"""One step of the neuromodulated bistable recurrent cell (nBRC).
+
+    .. math::
+        a_t &= 1 + \tanh(U_a x_t + h_{t-1} W_a + b_a) \\
+        c_t &= \sigma(U_c x_t + h_{t-1} W_c + b_c) \\
+        h_t &= c_t \odot h_{t-1} + (1 - c_t) \odot \tanh(U x_t + a_t \odot h_{t-1})
+
+    Args:
+        input: x_t, (*, I).
+        state: h_{t-1}, (*, H).
+        kernel: U_c, U_a, U side by side, (I, 3H).
+        memory: W_c, W_a side by side, (H, 2H).
+        bias: b_c, b_a side by side, (2H), or None for none.
+
+    Returns:
+        h_t, (*, H).
+    """
+    return _update(_drive(input, kernel, bias), state, memory, nbrc_feedback)
+
+
+def brc_gates(
+    input: Tensor,
+    state: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The gates (a_t, c_t) of the BRC at the given inputs and previous states.
+
+    Nothing is scanned again: for a whole sequence, give the inputs (T, B, I) and the outputs
+    shifted by one step, h_0 to h_{T-1}, (T, B, H).
+
+    Args:
+        input: x_t, (*, I).
+        state: h_{t-1}, (*, H).
+        kernel: U_c, U_a, U side by side, (I, 3H).
+        memory: w_c, w_a side by side, (2H).
+        bias: b_c, b_a side by side, (2H), or None for none.
+
+    Returns:
+        The feedback strength a_t in (0, 2), bistable above 1, and the update gate c_t in (0, 1),
+        both (*, H).
+    """
+    return _gates(_drive(input, kernel, bias), state, memory, brc_feedback)
+
+
+def nbrc_gates(
+    input: Tensor,
+    state: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The gates (a_t, c_t) of the nBRC: :func:`brc_gates` with memory W_c, W_a, (H, 2H)."""
+    return _gates(_drive(input, kernel, bias), state, memory, nbrc_feedback)
+
+
+def brc_scan(
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """:func:`brc_step` over time: the reference of :func:`brc_pytorch.ops.brc`."""
+    return _scan(input, h_0, kernel, memory, bias, lengths, reverse, brc_feedback)
+
+
+def nbrc_scan(
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """:func:`nbrc_step` over time: the reference of :func:`brc_pytorch.ops.nbrc`."""
+    return _scan(input, h_0, kernel, memory, bias, lengths, reverse, nbrc_feedback)
+
+
+def peephole_lstm_step(
+    input: Tensor,
+    state: tuple[Tensor, Tensor],
+    kernel: Tensor,
+    memory: Tensor,
+    peephole: Tensor,
+    bias: Tensor,
+) -> tuple[Tensor, Tensor]:
+    r"""One step of an LSTM whose gates see the cell state through full matrices.
+
+    .. math::
+        f_t &= \sigma(x_t K_f + h_{t-1} M_f + c_{t-1} P_f + b_f) \\
+        i_t &= \sigma(x_t K_i + h_{t-1} M_i + c_{t-1} P_i + b_i) \\
+        g_t &= \tanh(x_t K_g + h_{t-1} M_g + b_g) \\
+        c_t &= f_t \odot c_{t-1} + i_t \odot g_t \\
+        o_t &= \sigma(x_t K_o + h_{t-1} M_o + c_t P_o + b_o) \\
+        h_t &= o_t \odot \tanh(c_t)
+
+    Source: Gers and Schmidhuber, "Recurrent nets that time and count", IJCNN 2000, section 3;
+    there a gate sees only its own cell (P diagonal), here all cells of the layer.
+
+    Args:
+        input: x_t, (*, I).
+        state: h_{t-1} and c_{t-1}, each (*, H).
+        kernel: K_f, K_i, K_g, K_o side by side, (I, 4H).
+        memory: M_f, M_i, M_g, M_o side by side, (H, 4H).
+        peephole: P_f, P_i, P_o side by side, (H, 3H).
+        bias: b_f, b_i, b_g, b_o side by side, (4H).
+
+    Returns:
+        h_t and c_t, each (*, H).
+    """
+    hidden, cell = state
+    size = memory.shape[0]
+    drive_f, drive_i, drive_g, drive_o = (input @ kernel + hidden @ memory + bias).chunk(4, dim=-1)
+    peephole_f, peephole_i = (cell @ peephole[:, : 2 * size]).chunk(2, dim=-1)
+    forget = torch.sigmoid(drive_f + peephole_f)
+    write = torch.sigmoid(drive_i + peephole_i)
+    cell = forget * cell + write * torch.tanh(drive_g)
+    out = torch.sigmoid(drive_o + cell @ peephole[:, 2 * size :])
+    return out * torch.tanh(cell), cell
