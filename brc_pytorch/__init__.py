@@ -2,4 +2,20 @@
 
 from importlib.metadata import version
 
+from brc_pytorch.layers import (
+    BistableRecurrentCell,
+    MultiLayerBase,
+    NeuromodulatedBistableRecurrentCell,
+    PeepholeLSTMCell,
+    SelectItem,
+)
+
+__all__ = [
+    "BistableRecurrentCell",
+    "MultiLayerBase",
+    "NeuromodulatedBistableRecurrentCell",
+    "PeepholeLSTMCell",
+    "SelectItem",
+]
+
 __version__ = version("brc_pytorch")

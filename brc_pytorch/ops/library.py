@@ -6,7 +6,6 @@ registered; the reference serves every device that has none.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,7 +47,8 @@ class Backend:
 
 
 _backends = {"reference": Backend(None, reference.brc_scan, reference.nbrc_scan)}
-_forced: ContextVar[str | None] = ContextVar("brc_pytorch.ops.backend", default=None)
+# A plain global, as torch.backends' flags are: torch.compile cannot trace a ContextVar.
+_forced: str | None = None
 
 
 def register_backend(name: str, implementation: Backend) -> None:
@@ -70,6 +70,8 @@ def register_backend(name: str, implementation: Backend) -> None:
 def backend(name: str) -> Iterator[None]:
     """Force one backend inside a ``with`` block; it runs or raises, nothing stands in for it.
 
+    Like the flags of ``torch.backends`` it holds for all threads of the process.
+
     Args:
         name: ``"reference"`` (the definition in plain PyTorch, everywhere), or a compiled backend
             of this installation.
@@ -90,24 +92,24 @@ def backend(name: str) -> Iterator[None]:
     if name not in _backends:
         known = ", ".join(map(repr, _backends))
         raise ValueError(f"name: expected one of the backends {known}, got {name!r}")
-    token = _forced.set(name)
+    global _forced  # noqa: PLW0603 - see there
+    before, _forced = _forced, name
     try:
         yield
     finally:
-        _forced.reset(token)
+        _forced = before
 
 
 def _select(device: torch.device) -> Backend:
-    name = _forced.get()
-    if name is None:
+    if _forced is None:
         for candidate in _backends.values():
             if candidate.device_type == device.type:
                 return candidate
         return _backends["reference"]
-    forced = _backends[name]
+    forced = _backends[_forced]
     if forced.device_type not in (None, device.type):
         raise RuntimeError(
-            f"backend {name!r} computes on {forced.device_type} tensors, got input on {device}"
+            f"backend {_forced!r} computes on {forced.device_type} tensors, got input on {device}"
         )
     return forced
 

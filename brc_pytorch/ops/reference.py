@@ -16,12 +16,14 @@ memory", PLOS ONE 16(6), 2021, section "Bistable recurrent cells" (arXiv 2006.05
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 Feedback = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+StateT = TypeVar("StateT", Tensor, tuple[Tensor, ...])
 
 
 def brc_feedback(state: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,6 +60,61 @@ def _update(drive: Tensor, state: Tensor, memory: Tensor, feedback: Feedback) ->
     return c * state + (1 - c) * candidate
 
 
+def mask_padding(input: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Zero the padding, for it may hold anything, NaN included, and must not reach a gradient.
+
+    Args:
+        input: (T, B, *).
+        lengths: how many steps of each row are data, (B) integers, or None for all.
+
+    Returns:
+        The input, zero from each row's end on, and which of its steps are data, (T, B, 1), or None
+        for all.
+    """
+    if lengths is None:
+        return input, None
+    steps = torch.arange(input.shape[0], device=input.device)
+    valid = (steps.unsqueeze(1) < lengths.to(input.device)).unsqueeze(-1)
+    return torch.where(valid, input, 0), valid
+
+
+def loop(
+    step: Callable[[Tensor, StateT], StateT],
+    input: Tensor,
+    state: StateT,
+    valid: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, StateT]:
+    """Run ``state = step(input[t], state)`` over time.
+
+    Args:
+        step: one step of a cell; its state is one tensor (B, H), or a tuple of these, hidden first.
+        input: (T, B, *).
+        state: the state before the first step.
+        valid: which steps are data, (T, B, 1), or None for all; a state passes the others by.
+        reverse: go from the last step to the first.
+
+    Returns:
+        The hidden states (T, B, H), zero where a step is not data, and the last state.
+    """
+    # Indexing the tensor instead would make backward quadratic in T.
+    inputs = input.unbind(0)
+    outputs = list(inputs)
+    order = range(len(inputs))
+    for t in reversed(order) if reverse else order:
+        updated = step(inputs[t], state)
+        state = updated if valid is None else _where(valid[t], updated, state)
+        outputs[t] = state if isinstance(state, Tensor) else state[0]
+    output = torch.stack(outputs)
+    return output if valid is None else torch.where(valid, output, 0), state
+
+
+def _where(valid: Tensor, updated: StateT, state: StateT) -> StateT:
+    if isinstance(updated, Tensor):
+        return torch.where(valid, updated, state)
+    return tuple(torch.where(valid, new, old) for new, old in zip(updated, state, strict=True))
+
+
 def _scan(
     input: Tensor,
     h_0: Tensor,
@@ -68,22 +125,12 @@ def _scan(
     reverse: bool,
     feedback: Feedback,
 ) -> tuple[Tensor, Tensor]:
-    valid = None
-    if lengths is not None:
-        steps = torch.arange(input.shape[0], device=lengths.device)
-        valid = (steps.unsqueeze(1) < lengths).unsqueeze(-1).to(input.device)  # (T, B, 1)
-        # Padding may hold anything, NaN included: it must reach neither the states nor a gradient.
-        input = torch.where(valid, input, 0)
-    drives = _drive(input, kernel, bias).unbind(0)  # indexing instead would make backward quadratic
-    order = range(len(drives))
-    outputs = [h_0] * len(drives)
-    state = h_0
-    for t in reversed(order) if reverse else order:
-        updated = _update(drives[t], state, memory, feedback)
-        state = updated if valid is None else torch.where(valid[t], updated, state)
-        outputs[t] = state
-    output = torch.stack(outputs)
-    return output if valid is None else torch.where(valid, output, 0), state
+    input, valid = mask_padding(input, lengths)
+
+    def step(drive: Tensor, state: Tensor) -> Tensor:
+        return _update(drive, state, memory, feedback)
+
+    return loop(step, _drive(input, kernel, bias), h_0, valid, reverse)
 
 
 def brc_step(

@@ -1,0 +1,15 @@
+"""Floor 2: the cells as modules, and networks made of any cell."""
+
+from brc_pytorch.layers.brc_layer import BistableRecurrentCell
+from brc_pytorch.layers.multilayer_rnnbase import MultiLayerBase
+from brc_pytorch.layers.neuromodulated_brc_layer import NeuromodulatedBistableRecurrentCell
+from brc_pytorch.layers.peephole_lstm import PeepholeLSTMCell
+from brc_pytorch.layers.select_item import SelectItem
+
+__all__ = [
+    "BistableRecurrentCell",
+    "MultiLayerBase",
+    "NeuromodulatedBistableRecurrentCell",
+    "PeepholeLSTMCell",
+    "SelectItem",
+]

@@ -1,0 +1,344 @@
+"""A recurrent network out of any cell."""
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from brc_pytorch.layers.brc_layer import BistableRecurrentCell
+from brc_pytorch.layers.checks import check_features, check_like, check_size
+from brc_pytorch.layers.neuromodulated_brc_layer import NeuromodulatedBistableRecurrentCell
+from brc_pytorch.layers.peephole_lstm import PeepholeLSTMCell
+from brc_pytorch.layers.scan import has_pair_state, scan
+
+# What a mode says of the cells we know. "RNN" names the family as well as its plainest member, so
+# it fits every cell whose state is one tensor.
+_CELLS_OF_MODE: dict[str, tuple[type[nn.Module], ...]] = {
+    "GRU": (nn.GRUCell,),
+    "LSTM": (nn.LSTMCell, PeepholeLSTMCell),
+    "RNN": (
+        nn.RNNCell,
+        nn.GRUCell,
+        BistableRecurrentCell,
+        NeuromodulatedBistableRecurrentCell,
+    ),
+    "BRC": (BistableRecurrentCell,),
+    "nBRC": (NeuromodulatedBistableRecurrentCell,),
+}
+State = Tensor | tuple[Tensor, Tensor]
+
+_KNOWN_CELLS = tuple({cell for cells in _CELLS_OF_MODE.values() for cell in cells})
+
+
+class MultiLayerBase(nn.Module):
+    """A network of layers and directions out of any recurrent cell.
+
+    The outputs are those of :class:`torch.nn.GRU`, or of :class:`torch.nn.LSTM` for cells whose
+    state is a pair. Torch's own cells run in torch's fused kernels, ours in ours, any other step by
+    step.
+
+    Args:
+        mode: a label, one of ``"GRU"``, ``"LSTM"``, ``"RNN"``, ``"BRC"``, ``"nBRC"``. It must not
+            contradict the cells. For a cell of your own: ``"LSTM"`` if its state is a pair of
+            tensors, any other if it is one tensor.
+        cells: one cell a layer, from the first layer on: modules with ``forward(input_t, state)``
+            that returns the next state, (B, H), or a pair of these, hidden state first. In a
+            bidirectional network cells from layer 2 on take ``2 * hidden_size`` inputs.
+        hidden_size: H, that of every cell.
+        batch_first: input and output are (B, T, *) if True, (T, B, *) otherwise; the states are not
+            concerned. Default: True.
+        bidirectional: add a backward cell to each layer: a copy of the forward one, with weights
+            of its own drawn by the ``reset_parameters`` of the cell and of the modules in it.
+            Default: False.
+        return_sequences: return what ``nn.GRU`` returns, not the last layer's last states alone.
+            Default: False.
+        device: move the cells there. Default: leave them where they are.
+
+    Shapes:
+        - input: (B, T, I), or (T, B, I), or (T, I) for one sequence without a batch dimension; or a
+          ``PackedSequence``.
+        - state: (layers * directions, B, H), without B for one sequence, zeros when it is not
+          given; a pair of these where the cells' states are pairs.
+        - output: with ``return_sequences=True`` what ``nn.GRU`` returns, the last layer's hidden
+          states at every step, (B, T, directions * H), and the last states of all layers and
+          directions, like ``state``; with False the last layer's last states, (directions, B, H). A
+          backward cell's last step is the first of the sequence.
+
+    Attributes:
+        cells: layer 0 forward, layer 0 backward, layer 1 forward, ..., the order of ``nn.GRU``'s
+            parameters.
+        input_size: I, that of the first cell, None if it has no such attribute.
+
+    Raises:
+        TypeError: ``cells`` is no list of modules, or ``hidden_size`` no integer.
+        ValueError: the list is empty, the cells' sizes do not chain, or ``mode`` is unknown or
+            contradicts the cells.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from brc_pytorch import MultiLayerBase, NeuromodulatedBistableRecurrentCell
+        >>> cells = [
+        ...     NeuromodulatedBistableRecurrentCell(3, 5),
+        ...     NeuromodulatedBistableRecurrentCell(5, 5),
+        ... ]
+        >>> rnn = MultiLayerBase("nBRC", cells, hidden_size=5, return_sequences=True)
+        >>> output, h_n = rnn(torch.randn(2, 7, 3))
+        >>> output.shape, h_n.shape
+        (torch.Size([2, 7, 5]), torch.Size([2, 2, 5]))
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        cells: Iterable[nn.Module],
+        hidden_size: int,
+        batch_first: bool = True,
+        bidirectional: bool = False,
+        return_sequences: bool = False,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(cells, Iterable):
+            raise TypeError(
+                f"cells: expected a list of cells, one a layer, got one {type(cells).__name__}"
+            )
+        forward_cells = list(cells)
+        self.mode = mode
+        self.layers = len(forward_cells)
+        self.input_size: int | None = getattr(next(iter(forward_cells), None), "input_size", None)
+        self.hidden_size = check_size("hidden_size", hidden_size)
+        self.batch_first = batch_first
+        self.bidirectional = bidirectional
+        self.num_directions = 2 if bidirectional else 1
+        self.return_seq = return_sequences
+        self._check_cells(forward_cells)
+        self._check_mode(forward_cells)
+        if bidirectional:
+            forward_cells = [each for cell in forward_cells for each in (cell, _redrawn(cell))]
+        self.cells = nn.ModuleList(forward_cells)
+        if device is not None:
+            self.to(device)
+
+    def _check_cells(self, cells: list[nn.Module]) -> None:
+        if not cells:
+            raise ValueError("cells: expected one cell a layer, got an empty list")
+        for layer, cell in enumerate(cells):
+            if not isinstance(cell, nn.Module):
+                raise TypeError(f"cells[{layer}]: expected a torch.nn.Module, got {cell!r}")
+            hidden_size = getattr(cell, "hidden_size", self.hidden_size)
+            if hidden_size != self.hidden_size:
+                raise ValueError(
+                    f"cells[{layer}]: expected hidden_size={self.hidden_size}, got {hidden_size}"
+                )
+            if layer == 0:
+                continue
+            width = self.num_directions * self.hidden_size
+            input_size = getattr(cell, "input_size", width)
+            if input_size != width:
+                why = (
+                    "2 * hidden_size, since a bidirectional layer hands on both directions"
+                    if self.bidirectional
+                    else "the hidden_size of the layer before"
+                )
+                raise ValueError(
+                    f"cells[{layer}]: expected input_size={width} ({why}), got {input_size}"
+                )
+
+    def _check_mode(self, cells: list[nn.Module]) -> None:
+        if self.mode not in _CELLS_OF_MODE:
+            known = ", ".join(map(repr, _CELLS_OF_MODE))
+            raise ValueError(f"mode: expected one of {known}, got {self.mode!r}")
+        for layer, cell in enumerate(cells):
+            if isinstance(cell, _KNOWN_CELLS):
+                fits = isinstance(cell, _CELLS_OF_MODE[self.mode])
+            else:
+                fits = has_pair_state(cell) in (None, self._has_pair_state)
+            if not fits:
+                raise ValueError(
+                    f"mode: {self.mode!r} contradicts cells[{layer}], a {type(cell).__name__}"
+                )
+
+    @property
+    def _has_pair_state(self) -> bool:
+        return self.mode == "LSTM"
+
+    def init_state(
+        self,
+        batch_size: int,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Zeros of shape (layers * directions, B, H).
+
+        Args:
+            batch_size: B.
+            dtype: default, that of the first parameter.
+            device: default, that of the first parameter.
+        """
+        like = next(self.parameters(), torch.empty(0))
+        shape = (len(self.cells), batch_size, self.hidden_size)
+        return torch.zeros(shape, dtype=dtype or like.dtype, device=device or like.device)
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        state: State | None = None,
+        *,
+        hidden_state: State | None = None,
+    ) -> Any:  # noqa: ANN401 - what comes back depends on the cells and on return_sequences
+        """Run the network.
+
+        Args:
+            input: (B, T, I), or (T, B, I), or (T, I), or a packed sequence.
+            state: the states before the first step, (layers * directions, B, H), or a pair of
+                these. Default: zeros.
+            hidden_state: another name of ``state``, that of brc-pytorch 0.1.3.
+
+        Returns:
+            See the class.
+
+        Raises:
+            ValueError: an argument has the wrong shape, dtype or device.
+            RuntimeError: the sequence has no steps.
+        """
+        if hidden_state is not None:
+            if state is not None:
+                raise ValueError("hidden_state: is another name of state, got both")
+            state = hidden_state
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input, state)
+        if input.dim() not in (2, 3):
+            raise ValueError(
+                "input: expected 2 dimensions, (T, I), or 3, "
+                f"{'(B, T, I)' if self.batch_first else '(T, B, I)'}, got {tuple(input.shape)}"
+            )
+        states = self._split(state)
+        if input.dim() == 2:  # noqa: PLR2004 - (T, I)
+            output, last = self._run(input.unsqueeze(1), [part.unsqueeze(1) for part in states])
+            return self._joined(output.squeeze(1), [part.squeeze(1) for part in last])
+        if self.batch_first:
+            output, last = self._run(input.transpose(0, 1), states)
+            return self._joined(output.transpose(0, 1), last)
+        return self._joined(*self._run(input, states))
+
+    def _forward_packed(self, input: PackedSequence, state: State | None) -> Any:  # noqa: ANN401
+        data, batch_sizes, order, inverse = input
+        states = self._split(state)
+        # Inside the network rows stay in their packed order, longest first.
+        padded, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))
+        if order is not None:
+            states = [part.index_select(1, order) for part in states]
+        output, last = self._run(padded, states, lengths)
+        if inverse is not None:
+            last = [part.index_select(1, inverse) for part in last]
+        data, *_ = pack_padded_sequence(output, lengths)
+        return self._joined(PackedSequence(data, batch_sizes, order, inverse), last)
+
+    def _split(self, state: State | None) -> list[Tensor]:
+        """The parts of a state: none where it is not given, else one or two tensors."""
+        if state is None:
+            return []
+        if isinstance(state, Tensor) == self._has_pair_state:
+            expected = "a pair (h_0, c_0)" if self._has_pair_state else "one tensor h_0"
+            got = "one tensor" if isinstance(state, Tensor) else f"a {type(state).__name__}"
+            raise ValueError(f"state: expected {expected} for mode {self.mode!r}, got {got}")
+        return [state] if isinstance(state, Tensor) else [*state]
+
+    def _joined(self, output: Tensor | PackedSequence, last: list[Tensor]) -> Any:  # noqa: ANN401
+        if not self.return_seq:
+            last = [part[-self.num_directions :] for part in last]
+        state = tuple(last) if self._has_pair_state else last[0]
+        return (output, state) if self.return_seq else state
+
+    def _run(
+        self, input: Tensor, states: list[Tensor], lengths: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """All layers over (T, B, I): the last layer's hidden states, and all last states."""
+        self._check_input(input)
+        if not states:
+            zeros = self.init_state(input.shape[1], input.dtype, input.device)
+            states = [zeros] * (2 if self._has_pair_state else 1)
+        self._check_states(states, input)
+        last = []
+        for layer in range(self.layers):
+            outputs = []
+            for direction in range(self.num_directions):
+                index = layer * self.num_directions + direction
+                output, last_of_cell = scan(
+                    self.cells[index],
+                    input,
+                    tuple(part[index] for part in states),
+                    lengths,
+                    reverse=direction == 1,
+                )
+                self._check_last(index, last_of_cell, input.shape[1])
+                outputs.append(output)
+                last.append(last_of_cell)
+            input = torch.cat(outputs, dim=-1) if self.bidirectional else output
+        return input, [torch.stack(part) for part in zip(*last, strict=True)]
+
+    def _check_input(self, input: Tensor) -> None:
+        if input.shape[0] == 0:
+            raise RuntimeError("input: expected a sequence of at least one step, got none")
+        if self.input_size is not None:
+            check_features("input", input, self.input_size)
+        if isinstance(self.cells[0], _KNOWN_CELLS):
+            check_like("input", input, "the parameters", next(self.cells[0].parameters()))
+
+    def _check_states(self, states: list[Tensor], input: Tensor) -> None:
+        shape = (len(self.cells), input.shape[1], self.hidden_size)
+        for part in states:
+            if part.shape != shape:
+                raise ValueError(
+                    f"state: expected shape {shape}, (layers * directions, B, H), "
+                    f"got {tuple(part.shape)}"
+                )
+            check_like("state", part, "input", input)
+
+    def _check_last(self, index: int, last: tuple[Tensor, ...], batch: int) -> None:
+        shape = (batch, self.hidden_size)
+        for part in last:
+            if part.shape != shape:
+                raise ValueError(
+                    f"cells[{index}]: expected to return states of shape {shape}, (B, H), "
+                    f"got {tuple(part.shape)}"
+                )
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        *args: Any,  # noqa: ANN401 - handed on as they are
+        **kwargs: Any,  # noqa: ANN401 - handed on as they are
+    ) -> None:
+        # brc-pytorch 0.1.3 saved a ModuleList of cells a second time under these names.
+        for key in [*state_dict]:
+            if key.startswith((f"{prefix}cells_forward.", f"{prefix}cells_backward.")):
+                del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        """The arguments, those at their default left out."""
+        options = {
+            "batch_first": (self.batch_first, True),
+            "bidirectional": (self.bidirectional, False),
+            "return_sequences": (self.return_seq, False),
+        }
+        shown = [
+            f"{name}={value}" for name, (value, default) in options.items() if value != default
+        ]
+        return ", ".join([self.mode, str(self.hidden_size), *shown])
+
+
+def _redrawn(cell: nn.Module) -> nn.Module:
+    """A copy of a cell with weights of its own."""
+    redrawn = copy.deepcopy(cell)
+    for module in redrawn.modules():
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+    return redrawn

@@ -1,0 +1,82 @@
+"""The neuromodulated bistable recurrent cell (nBRC) as a module."""
+
+import torch
+from torch import Tensor, nn
+
+from brc_pytorch import ops
+from brc_pytorch.layers.bistable_cell import BistableCell
+
+
+class NeuromodulatedBistableRecurrentCell(BistableCell):
+    r"""The neuromodulated bistable recurrent cell (nBRC), in :class:`torch.nn.GRUCell`'s place.
+
+    .. math::
+        a_t &= 1 + \tanh(U_a x_t + h_{t-1} W_a + b_a) \\
+        c_t &= \sigma(U_c x_t + h_{t-1} W_c + b_c) \\
+        h_t &= c_t \odot h_{t-1} + (1 - c_t) \odot \tanh(U x_t + a_t \odot h_{t-1})
+
+    The gates of a unit see the whole layer, so that the layer sets the feedback strength a_t of
+    each of its units. It lies in (0, 2); above 1 the unit is bistable: it has two stable states and
+    stays in the one it is in.
+
+    Source: Vecoven, Ernst and Drion, PLOS ONE 2021, section "Bistable recurrent cells".
+
+    Args:
+        input_size: I, the number of features of an input.
+        hidden_size: H, the number of units.
+        output_dim: another name of ``hidden_size``, that of brc-pytorch 0.1.3.
+        device: where the parameters live. Default: torch's default device.
+        dtype: their dtype. Default: torch's default dtype.
+
+    Shapes:
+        - input_t: (*, I), * any leading dimensions, none included.
+        - hidden_state: (*, H), zeros when it is not given; the leading dimensions broadcast.
+        - output: (*, H).
+
+    Attributes:
+        kernelz, kernelr, kernelh: U_c, U_a, U, each (I, H); Xavier uniform.
+        memoryz, memoryr: W_c, W_a, each (H, H), used as h @ W; orthogonal.
+        bz, br: b_c, b_a, each (H); zeros. The candidate has no bias, as in the paper.
+
+    Raises:
+        TypeError: a size is no integer, or missing.
+        ValueError: a size is below 1, or ``output_dim`` differs from ``hidden_size``.
+
+    Note:
+        Names and orientation of the parameters are those of the authors' TensorFlow cell and of
+        brc-pytorch 0.1.3, whose saved models load as they are. The authors' cell draws its memory
+        Xavier uniform; orthogonal is what brc-pytorch 0.1.3 does.
+
+    Example:
+        >>> import torch
+        >>> from brc_pytorch import NeuromodulatedBistableRecurrentCell
+        >>> cell = NeuromodulatedBistableRecurrentCell(10, 20)
+        >>> inputs, state = torch.randn(6, 3, 10), torch.randn(3, 20)
+        >>> for x in inputs:
+        ...     state = cell(x, state)
+        >>> state.shape
+        torch.Size([3, 20])
+    """
+
+    _step = staticmethod(ops.nbrc_step)
+    _scan = staticmethod(ops.nbrc)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int | None = None,
+        *,
+        output_dim: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            input_size, hidden_size, output_dim, memory_rank=2, device=device, dtype=dtype
+        )
+
+    def _reset_memory(self, memory: Tensor) -> None:
+        # Orthogonalisation needs a dtype that has a QR decomposition; bfloat16 and float16 do not.
+        dtype = torch.promote_types(memory.dtype, torch.float32)
+        drawn = torch.empty(memory.shape, dtype=dtype, device=memory.device)
+        with torch.no_grad():
+            memory.copy_(nn.init.orthogonal_(drawn))

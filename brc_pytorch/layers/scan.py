@@ -1,0 +1,166 @@
+"""Runs any cell over a sequence: its own scan, torch's fused kernels, or a loop of steps.
+
+A cell is a module with ``forward(input_t, state)`` that returns the next state: one tensor (B, H),
+or a pair of these, hidden state first. It may offer ``scan(input, state, lengths, reverse)``, which
+returns the hidden states (T, B, H) and the last state.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from brc_pytorch.layers.bistable_cell import BistableCell
+from brc_pytorch.layers.peephole_lstm import PeepholeLSTMCell
+from brc_pytorch.ops.reference import loop, mask_padding
+
+_COUNT = {1: "one tensor", 2: "a pair"}
+
+
+def has_pair_state(cell: nn.Module) -> bool | None:
+    """Tell whether the state of a cell is a pair of tensors.
+
+    Args:
+        cell: any cell.
+
+    Returns:
+        True for a pair, False for one tensor, None where nothing tells before the first step: a
+        cell of the user's own says it by ``state_size``, a number or two.
+    """
+    if isinstance(cell, nn.LSTMCell | PeepholeLSTMCell):
+        return True
+    if isinstance(cell, nn.GRUCell | nn.RNNCell | BistableCell):
+        return False
+    state_size = getattr(cell, "state_size", None)
+    if isinstance(state_size, int):
+        return False
+    if isinstance(state_size, tuple | list):
+        return len(state_size) == 2  # noqa: PLR2004 - a pair
+    return None
+
+
+def scan(
+    cell: nn.Module,
+    input: Tensor,
+    states: tuple[Tensor, ...],
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run a cell over a sequence.
+
+    The result does not depend on the way taken. A cell with hooks, or whose ``forward`` was
+    overridden, is called step by step, as its author expects.
+
+    Args:
+        cell: the cell.
+        input: x_1 to x_T, (T, B, I).
+        states: the state before the first step, one tensor (B, H) or two.
+        lengths: how many steps of each row are data, (B) integers. Default: all T.
+        reverse: go from each row's last step to its first. Default: False.
+
+    Returns:
+        The hidden states (T, B, H), zero where a row has ended, and each row's last state.
+
+    Raises:
+        ValueError: the cell returned a pair for one tensor, or one tensor for a pair.
+    """
+    if not _is_stepwise(cell):
+        if _defines_scan(cell):
+            output, last = cell.scan(input, _joined(states), lengths, reverse)  # type: ignore[operator]
+            return output, _split(last)
+        kernel = _fused_kernel(cell)
+        if kernel is not None:
+            return _scan_fused(kernel, cell, input, states, lengths, reverse)
+
+    def step(input_t: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        updated = _split(cell(input_t, _joined(states)))
+        if len(updated) != len(states):
+            raise ValueError(
+                f"{type(cell).__name__}: expected its next state to be {_COUNT[len(states)]} as "
+                f"the one before, got {_COUNT[len(updated)]}; in MultiLayerBase mode='LSTM' is for "
+                "cells whose state is a pair of tensors, any other mode for one tensor"
+            )
+        return updated
+
+    input, valid = mask_padding(input, lengths)
+    return loop(step, input, states, valid, reverse)
+
+
+def _joined(states: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    return states[0] if len(states) == 1 else states
+
+
+def _split(state: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return (state,) if isinstance(state, Tensor) else tuple(state)
+
+
+def _is_stepwise(cell: nn.Module) -> bool:
+    """Whether someone watches the single steps of this cell, or has replaced them."""
+    hooks = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
+    return "forward" in vars(cell) or any(getattr(cell, f"_{name}") for name in hooks)
+
+
+def _defines_scan(cell: nn.Module) -> bool:
+    """Whether the cell has a ``scan`` at least as specific as its ``forward``."""
+    for base in type(cell).__mro__:
+        if "scan" in vars(base):
+            return True
+        if "forward" in vars(base):
+            return False
+    return False
+
+
+def _fused_kernel(cell: nn.Module) -> Callable[..., Any] | None:
+    """The kernel behind torch's own layer of this cell."""
+    forward = type(cell).forward
+    if forward is nn.GRUCell.forward:
+        return torch.gru
+    if forward is nn.LSTMCell.forward:
+        return torch.lstm
+    if forward is nn.RNNCell.forward:
+        return torch.rnn_tanh if cell.nonlinearity == "tanh" else torch.rnn_relu
+    return None
+
+
+def _scan_fused(
+    kernel: Callable[..., Any],
+    cell: nn.Module,
+    input: Tensor,
+    states: tuple[Tensor, ...],
+    lengths: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    weights = [cell.weight_ih, cell.weight_hh]
+    if cell.bias:
+        weights += [cell.bias_ih, cell.bias_hh]
+    # One layer, no dropout, one direction: the network is built above, out of any cells.
+    options = (weights, bool(cell.bias), 1, 0.0, cell.training, False)
+    sequence = _reverse(input, lengths) if reverse else input
+    h_0 = tuple(state.unsqueeze(0) for state in states)
+    if lengths is None:
+        output, *last = kernel(sequence, _joined(h_0), *options, False)
+    else:
+        packed = pack_padded_sequence(sequence, lengths.cpu(), enforce_sorted=False)
+        data, batch_sizes, order, inverse = packed
+        assert order is not None  # noqa: S101 - enforce_sorted=False sorts
+        assert inverse is not None  # noqa: S101 - and knows the way back
+        h_0 = tuple(state.index_select(1, order) for state in h_0)
+        data, *last = kernel(data, batch_sizes, _joined(h_0), *options)
+        packed = PackedSequence(data, batch_sizes, order, inverse)
+        output, _ = pad_packed_sequence(packed, total_length=len(input))
+        last = [state.index_select(1, inverse) for state in last]
+    if reverse:
+        output = _reverse(output, lengths)
+    return output, tuple(state.squeeze(0) for state in last)
+
+
+def _reverse(sequence: Tensor, lengths: Tensor | None) -> Tensor:
+    """Turn each row's data around in time, (T, B, *); the padding stays where it is."""
+    if lengths is None:
+        return sequence.flip(0)
+    lengths = lengths.to(sequence.device)
+    steps = torch.arange(len(sequence), device=sequence.device).unsqueeze(1)
+    source = torch.where(steps < lengths, lengths - 1 - steps, steps)
+    return sequence.gather(0, source.unsqueeze(-1).expand_as(sequence))
