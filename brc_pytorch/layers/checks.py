@@ -1,7 +1,8 @@
 """What the layers say about bad input: the argument, what was expected, what came."""
 
-import torch
 from torch import Tensor
+
+from brc_pytorch.ops.library import mixes_dtypes
 
 
 def check_size(name: str, value: int) -> int:
@@ -38,7 +39,7 @@ def check_like(name: str, tensor: Tensor, other_name: str, other: Tensor) -> Non
         raise ValueError(
             f"{name}: expected device {other.device}, that of {other_name}, got {tensor.device}"
         )
-    if tensor.dtype != other.dtype and not torch.is_autocast_enabled(other.device.type):
+    if tensor.dtype != other.dtype and not mixes_dtypes(other.device):
         raise ValueError(
             f"{name}: expected dtype {other.dtype}, that of {other_name}, got {tensor.dtype}"
         )

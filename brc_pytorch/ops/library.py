@@ -114,6 +114,12 @@ def _select(device: torch.device) -> Backend:
     return forced
 
 
+def mixes_dtypes(device: torch.device) -> bool:
+    """Whether autocast chooses the dtypes on this device, so that arguments may differ in them."""
+    kind = device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def _check(
     input: Tensor,
     h_0: Tensor,
@@ -138,13 +144,12 @@ def _check(
     }
     if bias is not None:
         expected["bias"] = (bias, (2 * hidden,))
-    mixed = torch.is_autocast_enabled(input.device.type)
     for name, (tensor, shape) in expected.items():
         if tensor.shape != shape:
             raise ValueError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
         if tensor.device != input.device:
             raise ValueError(f"{name}: expected device {input.device}, got {tensor.device}")
-        if tensor.dtype != input.dtype and not mixed:
+        if tensor.dtype != input.dtype and not mixes_dtypes(input.device):
             raise ValueError(f"{name}: expected dtype {input.dtype}, got {tensor.dtype}")
     if lengths is not None and (lengths.shape != (batch,) or lengths.is_floating_point()):
         raise ValueError(
