@@ -1,0 +1,457 @@
+"""Networks out of any cell, beside torch's own networks and step-by-step loops."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from brc_pytorch.layers import (
+    BistableRecurrentCell,
+    MultiLayerBase,
+    NeuromodulatedBistableRecurrentCell,
+    PeepholeLSTMCell,
+)
+
+TORCH = {
+    "GRU": (nn.GRUCell, nn.GRU),
+    "LSTM": (nn.LSTMCell, nn.LSTM),
+    "RNN": (nn.RNNCell, nn.RNN),
+}
+
+
+class LeakyCell(nn.Module):
+    """A user's own cell: it says nothing of itself and has parameters of its own."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+        self.linear = nn.Linear(input_size + hidden_size, hidden_size)
+
+    def forward(self, input_t, state):
+        return 0.9 * state + 0.1 * torch.tanh(self.linear(torch.cat((input_t, state), -1)))
+
+
+class LeakyPairCell(LeakyCell):
+    """The same with a second state, that sums the first."""
+
+    def forward(self, input_t, state):
+        hidden, total = state
+        hidden = super().forward(input_t, hidden)
+        return hidden, total + hidden
+
+
+CELLS = {
+    "GRU": ("GRU", nn.GRUCell),
+    "LSTM": ("LSTM", nn.LSTMCell),
+    "RNN": ("RNN", nn.RNNCell),
+    "BRC": ("BRC", BistableRecurrentCell),
+    "nBRC": ("nBRC", NeuromodulatedBistableRecurrentCell),
+    "PeepholeLSTM": ("LSTM", PeepholeLSTMCell),
+    "own cell": ("GRU", LeakyCell),
+    "own cell, pair": ("LSTM", LeakyPairCell),
+}
+
+
+def network(name, layers=2, bidirectional=False, hidden=5, **options):
+    mode, cell = CELLS[name]
+    width = hidden * (2 if bidirectional else 1)
+    cells = [cell(3, hidden), *(cell(width, hidden) for _ in range(layers - 1))]
+    options = {"return_sequences": True, **options}
+    return MultiLayerBase(mode, cells, hidden, bidirectional=bidirectional, **options)
+
+
+def parts(state):
+    return (state,) if isinstance(state, torch.Tensor) else state
+
+
+def random_state(rnn, batch, dtype=torch.float32):
+    shape = (len(rnn.cells), batch, rnn.hidden_size)
+    states = torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype)
+    return states if rnn.mode == "LSTM" else states[0]
+
+
+def gradients(module, results, cotangents):
+    flat = [results[0], *parts(results[1])]
+    return torch.autograd.grad(flat, [*module.parameters()], cotangents, retain_graph=True)
+
+
+@pytest.mark.parametrize("mode", TORCH)
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_torch_cells_are_torch_networks(mode, layers, bidirectional, batch_first, bias):
+    cell_type, network_type = TORCH[mode]
+    options = {"bidirectional": bidirectional, "batch_first": batch_first}
+    expected = network_type(3, 5, layers, bias=bias, **options)
+    width = 10 if bidirectional else 5
+    cells = [cell_type(3 if layer == 0 else width, 5, bias=bias) for layer in range(layers)]
+    rnn = MultiLayerBase(mode, cells, 5, return_sequences=True, **options)
+    with torch.no_grad():  # the parameters stand in the same order
+        for ours, theirs in zip(rnn.parameters(), expected.parameters(), strict=True):
+            ours.copy_(theirs)
+
+    x, state = torch.randn(4, 7, 3), random_state(rnn, 4 if batch_first else 7)
+    results, expected_results = rnn(x, state), expected(x, state)
+    torch.testing.assert_close(results, expected_results)
+    torch.testing.assert_close(rnn(x), expected(x))
+    torch.testing.assert_close(rnn(x[0]), expected(x[0]))  # without a batch dimension
+
+    cotangents = [torch.randn_like(each) for each in (results[0], *parts(results[1]))]
+    torch.testing.assert_close(
+        gradients(rnn, results, cotangents), gradients(expected, expected_results, cotangents)
+    )
+
+    lengths = [7, 2, 4, 4] if batch_first else [1, 4, 4, 2, 3, 3, 1]
+    packed = pack_padded_sequence(x, lengths, batch_first=batch_first, enforce_sorted=False)
+    results, expected_results = rnn(packed, state), expected(packed, state)
+    for ours, theirs in zip(results[0], expected_results[0], strict=True):
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(results[1], expected_results[1])
+
+
+def test_relu_cells_are_relu_networks():
+    expected = nn.RNN(3, 5, nonlinearity="relu", batch_first=True)
+    rnn = MultiLayerBase("RNN", [nn.RNNCell(3, 5, nonlinearity="relu")], 5, return_sequences=True)
+    with torch.no_grad():
+        for ours, theirs in zip(rnn.parameters(), expected.parameters(), strict=True):
+            ours.copy_(theirs)
+    x = torch.randn(4, 7, 3)
+    torch.testing.assert_close(rnn(x), expected(x))
+
+
+def by_steps(rnn, x, state):
+    """The network as nested loops over its cells, on (T, B, I)."""
+    directions = rnn.num_directions
+    last = []
+    for layer in range(rnn.layers):
+        outputs = []
+        for direction in range(directions):
+            index = layer * directions + direction
+            steps = range(len(x)) if direction == 0 else reversed(range(len(x)))
+            hidden = tuple(part[index] for part in parts(state))
+            hidden = hidden if rnn.mode == "LSTM" else hidden[0]
+            results = [None] * len(x)
+            for t in steps:
+                hidden = rnn.cells[index](x[t], hidden)
+                results[t] = parts(hidden)[0]
+            outputs.append(torch.stack(results))
+            last.append(parts(hidden))
+        x = torch.cat(outputs, -1)
+    stacked = tuple(torch.stack(part) for part in zip(*last, strict=True))
+    return x, stacked if rnn.mode == "LSTM" else stacked[0]
+
+
+@pytest.mark.parametrize("name", CELLS)
+@settings(max_examples=10)
+@given(
+    layers=st.integers(1, 3),
+    bidirectional=st.booleans(),
+    batch_first=st.booleans(),
+    steps=st.integers(1, 6),
+    batch=st.integers(0, 3),
+    seed=st.integers(0, 1000),
+)
+def test_every_way_to_scan_is_the_loop_over_steps(
+    name, layers, bidirectional, batch_first, steps, batch, seed
+):
+    torch.manual_seed(seed)
+    rnn = network(name, layers, bidirectional, batch_first=batch_first).double()
+    x = torch.randn(steps, batch, 3, dtype=torch.float64)
+    state = random_state(rnn, batch, torch.float64)
+    given_x = x.transpose(0, 1) if batch_first else x
+    output, last = rnn(given_x, state)
+    output = output.transpose(0, 1) if batch_first else output
+    torch.testing.assert_close((output, last), by_steps(rnn, x, state))
+
+    rnn.return_seq = False
+    only_last = rnn(given_x, state)
+    directions = rnn.num_directions
+    for ours, all_layers in zip(parts(only_last), parts(last), strict=True):
+        assert ours.shape == (directions, batch, 5)
+        torch.testing.assert_close(ours, all_layers[-directions:])
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("enforce_sorted", [False, True])
+def test_a_packed_sequence_is_as_each_sequence_alone(name, bidirectional, enforce_sorted):
+    rnn = network(name, 2, bidirectional).double()
+    lengths = [6, 4, 4, 1] if enforce_sorted else [4, 1, 6, 4]
+    x = torch.randn(4, 6, 3, dtype=torch.float64)
+    state = random_state(rnn, 4, torch.float64)
+    packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=enforce_sorted)
+    output, last = rnn(packed, state)
+    assert isinstance(output, PackedSequence)
+    assert (output.sorted_indices is None) == enforce_sorted
+    padded, got_lengths = pad_packed_sequence(output, batch_first=True)
+    assert got_lengths.tolist() == lengths
+    for row, length in enumerate(lengths):
+        own = [part[:, row : row + 1] for part in parts(state)]
+        alone, alone_last = rnn(
+            x[row : row + 1, :length], tuple(own) if rnn.mode == "LSTM" else own[0]
+        )
+        torch.testing.assert_close(padded[row, :length], alone[0])
+        for ours, theirs in zip(parts(last), parts(alone_last), strict=True):
+            torch.testing.assert_close(ours[:, row], theirs[:, 0])
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_zero_state_follows_the_input(name):
+    rnn = network(name).double()
+    x = torch.randn(2, 4, 3, dtype=torch.float64)
+    output, last = rnn(x)
+    assert output.dtype == torch.float64
+    zeros = torch.zeros_like(parts(last)[0])
+    torch.testing.assert_close(
+        (output, last), rnn(x, (zeros, zeros) if len(parts(last)) == 2 else zeros)
+    )
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_calls_leave_nothing_behind(name):
+    rnn = network(name, bidirectional=True)
+    x = torch.randn(2, 4, 3)
+    before = set(vars(rnn))
+    first = rnn(x)
+    rnn(torch.randn(5, 9, 3))
+    assert set(vars(rnn)) == before
+    torch.testing.assert_close(rnn(x), first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_backward_cells_start_with_weights_of_their_own(name):
+    rnn = network(name, layers=1, bidirectional=True)
+    forward, backward = rnn.cells
+    assert type(forward) is type(backward)
+    weights = zip(forward.parameters(), backward.parameters(), strict=True)
+    assert any(not torch.equal(ours, theirs) for ours, theirs in weights)
+    assert not {*map(id, forward.parameters())} & {*map(id, backward.parameters())}
+
+
+def test_hooks_of_a_cell_fire_at_every_step():
+    rnn = network("nBRC", layers=1)
+    x = torch.randn(2, 6, 3)
+    expected = rnn(x)
+    seen = []
+    handle = rnn.cells[0].register_forward_hook(lambda *call: seen.append(call[2]))
+    torch.testing.assert_close(rnn(x), expected)
+    torch.testing.assert_close(torch.stack(seen, 1), expected[0])
+    handle.remove()
+    rnn(x)
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize("base", [nn.GRUCell, NeuromodulatedBistableRecurrentCell])
+def test_an_overridden_forward_is_what_runs(base):
+    class Halved(base):
+        def forward(self, input, hx):
+            return 0.5 * super().forward(input, hx)
+
+    torch.manual_seed(0)
+    rnn = MultiLayerBase("RNN", [Halved(3, 5)], 5, return_sequences=True)
+    x = torch.randn(2, 4, 3)
+    torch.testing.assert_close(
+        rnn(x)[0].transpose(0, 1), by_steps(rnn, x.transpose(0, 1), torch.zeros(1, 2, 5))[0]
+    )
+
+
+def test_a_users_scan_is_used():
+    class Cumulative(LeakyCell):
+        def scan(self, input, state, lengths, reverse):
+            assert lengths is None
+            assert not reverse
+            output = state + input[..., :1].cumsum(0).expand(-1, -1, 5)
+            return output, output[-1]
+
+    rnn = MultiLayerBase("RNN", [Cumulative(3, 5)], 5, return_sequences=True)
+    x = torch.ones(2, 4, 3)
+    assert rnn(x)[0][0, :, 0].tolist() == [1, 2, 3, 4]
+
+
+def test_a_cell_may_serve_several_layers():
+    shared = nn.GRUCell(5, 5)
+    rnn = MultiLayerBase("GRU", [shared, shared], 5, return_sequences=True)
+    twice = MultiLayerBase("GRU", [shared, copy.deepcopy(shared)], 5, return_sequences=True)
+    x = torch.randn(2, 4, 5)
+    torch.testing.assert_close(rnn(x), twice(x))
+    assert len([*rnn.parameters()]) == 4
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_networks_move(name):
+    rnn = network(name, device="meta", bidirectional=True)
+    assert {parameter.device.type for parameter in rnn.parameters()} == {"meta"}
+    output, _ = rnn(torch.randn(2, 4, 3, device="meta"))
+    assert (output.device.type, output.shape) == ("meta", (2, 4, 10))
+
+
+def test_mixed_networks_are_labelled_rnn():
+    cells = [nn.GRUCell(3, 5), BistableRecurrentCell(5, 5), LeakyCell(5, 5)]
+    rnn = MultiLayerBase("RNN", cells, 5)
+    assert rnn(torch.randn(2, 4, 3)).shape == (1, 2, 5)
+    with pytest.raises(
+        ValueError, match=r"mode: 'GRU' contradicts cells\[1\], a BistableRecurrent"
+    ):
+        MultiLayerBase("GRU", cells, 5)
+
+
+@pytest.mark.parametrize(
+    ("mode", "cell"),
+    [
+        ("LSTM", nn.GRUCell(3, 5)),
+        ("GRU", nn.LSTMCell(3, 5)),
+        ("GRU", PeepholeLSTMCell(3, 5)),
+        ("BRC", NeuromodulatedBistableRecurrentCell(3, 5)),
+        ("nBRC", BistableRecurrentCell(3, 5)),
+        ("LSTM", NeuromodulatedBistableRecurrentCell(3, 5)),
+        ("RNN", nn.LSTMCell(3, 5)),
+    ],
+)
+def test_a_mode_that_contradicts_the_cells_is_refused(mode, cell):
+    with pytest.raises(
+        ValueError, match=rf"mode: '{mode}' contradicts cells\[0\], a {type(cell)._get_name(cell)}"
+    ):
+        MultiLayerBase(mode, [cell], 5)
+
+
+def test_a_cell_of_ones_own_says_what_its_state_is():
+    class Declared(LeakyPairCell):
+        state_size = (5, 5)
+
+    MultiLayerBase("LSTM", [Declared(3, 5)], 5)
+    with pytest.raises(ValueError, match=r"mode: 'GRU' contradicts cells\[0\], a Declared"):
+        MultiLayerBase("GRU", [Declared(3, 5)], 5)
+    Declared.state_size = 5
+    with pytest.raises(ValueError, match=r"mode: 'LSTM' contradicts cells\[0\], a Declared"):
+        MultiLayerBase("LSTM", [Declared(3, 5)], 5)
+
+
+class TupleCell(LeakyCell):
+    """Takes one tensor and returns two."""
+
+    def forward(self, input_t, state):
+        hidden = super().forward(input_t, state)
+        return hidden, hidden
+
+
+class FirstOfPairCell(LeakyCell):
+    """Takes two tensors and returns one."""
+
+    def forward(self, input_t, state):
+        return super().forward(input_t, state[0])
+
+
+@pytest.mark.parametrize(
+    ("mode", "cell", "expected"),
+    [
+        ("GRU", TupleCell, "expected its next state to be one tensor .* got a pair"),
+        ("LSTM", FirstOfPairCell, "expected its next state to be a pair .* got one tensor"),
+    ],
+)
+def test_a_state_that_changes_its_kind_is_refused_at_the_first_step(mode, cell, expected):
+    rnn = MultiLayerBase(mode, [cell(3, 5)], 5)
+    with pytest.raises(ValueError, match=expected):
+        rnn(torch.randn(2, 4, 3))
+
+
+def test_a_cell_of_another_size_than_it_was_said_to_have_is_refused():
+    rnn = MultiLayerBase("RNN", [LeakyCell(3, 5)], 6)
+    with pytest.raises(RuntimeError):  # the user's own product of matrices is the first to notice
+        rnn(torch.randn(2, 4, 3))
+
+    class Wide(LeakyCell):
+        def forward(self, input_t, state):
+            return super().forward(input_t, state).repeat(1, 2)
+
+    class Stateless(nn.Module):
+        def forward(self, input_t, state):
+            return torch.cat((state, input_t), -1)
+
+    with pytest.raises(
+        ValueError, match=r"cells\[0\]: expected to return states of shape \(2, 5\)"
+    ):
+        MultiLayerBase("RNN", [Stateless()], 5)(torch.randn(2, 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "expected"),
+    [
+        (("GRU", [], 5), ValueError, "cells: expected one cell a layer, got an empty list"),
+        (("GRU", nn.GRUCell(3, 5), 5), TypeError, "cells: expected a list .* got one GRUCell"),
+        (
+            ("GRU", [nn.GRUCell], 5),
+            TypeError,
+            r"cells\[0\]: expected a torch.nn.Module, got <class",
+        ),
+        (("GRU", [nn.GRUCell(3, 5)], 6), ValueError, r"cells\[0\]: expected hidden_size=6, got 5"),
+        (("GRU", [nn.GRUCell(3, 5)], [5, 5]), TypeError, "hidden_size: expected an int"),
+        (
+            ("GRU", [nn.GRUCell(3, 5), nn.GRUCell(3, 5)], 5),
+            ValueError,
+            r"cells\[1\]: expected input_size=5 \(the hidden_size of the layer before\), got 3",
+        ),
+        (
+            ("GRU", [nn.GRUCell(3, 5), nn.GRUCell(5, 5)], 5, True, True),
+            ValueError,
+            r"cells\[1\]: expected input_size=10 \(2 \* hidden_size.*\), got 5",
+        ),
+        (("gru", [nn.GRUCell(3, 5)], 5), ValueError, "mode: expected one of 'GRU'.* got 'gru'"),
+    ],
+)
+def test_bad_networks_are_refused(arguments, error, expected):
+    with pytest.raises(error, match=expected):
+        MultiLayerBase(*arguments)
+
+
+@pytest.mark.parametrize("name", ["GRU", "nBRC", "PeepholeLSTM"])
+@pytest.mark.parametrize(
+    ("x", "error", "expected"),
+    [
+        (torch.zeros(2, 4, 7), ValueError, r"input: expected shape \(\*, 3\), got"),
+        (torch.zeros(2, 4, 3, 1), ValueError, r"3, \(B, T, I\), got \(2, 4, 3, 1\)"),
+        (torch.zeros(3), ValueError, "input: expected 2 dimensions"),
+        (torch.zeros(2, 0, 3), RuntimeError, "sequence of at least one step, got none"),
+        (torch.zeros(2, 4, 3, dtype=torch.float64), ValueError, "input: expected dtype"),
+        (torch.zeros(2, 4, 3, device="meta"), ValueError, "input: expected device cpu"),
+    ],
+)
+def test_bad_input_is_named(name, x, error, expected):
+    with pytest.raises(error, match=expected):
+        network(name)(x)
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM", "nBRC", "PeepholeLSTM"])
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (torch.zeros(1, 2, 5), r"expected shape \(2, 2, 5\), .*, got \(1, 2, 5\)"),
+        (torch.zeros(2, 2, 5, dtype=torch.float64), "expected dtype torch.float32"),
+        (torch.zeros(2, 2, 5, device="meta"), "expected device cpu"),
+    ],
+)
+def test_bad_states_are_named(name, state, expected):
+    rnn = network(name)
+    with pytest.raises(ValueError, match=f"state: {expected}"):
+        rnn(torch.zeros(2, 4, 3), (state, state) if rnn.mode == "LSTM" else state)
+
+
+def test_a_state_of_the_wrong_kind_is_named():
+    state = torch.zeros(2, 2, 5)
+    with pytest.raises(
+        ValueError, match="state: expected one tensor h_0 for mode 'GRU', got a tuple"
+    ):
+        network("GRU")(torch.zeros(2, 4, 3), (state, state))
+    with pytest.raises(ValueError, match=r"expected a pair \(h_0, c_0\) for mode 'LSTM', got one"):
+        network("LSTM")(torch.zeros(2, 4, 3), state)
+    with pytest.raises(ValueError, match="hidden_state: is another name of state, got both"):
+        network("GRU")(torch.zeros(2, 4, 3), state, hidden_state=state)
+
+
+def test_representation_shows_what_differs():
+    assert network("BRC").extra_repr() == "BRC, 5, return_sequences=True"
+    rnn = network("GRU", batch_first=False, bidirectional=True, return_sequences=False)
+    assert rnn.extra_repr() == "GRU, 5, batch_first=False, bidirectional=True"
