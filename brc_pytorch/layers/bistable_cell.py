@@ -11,25 +11,36 @@ from brc_pytorch.layers.checks import (
     check_like,
     check_size,
 )
+from brc_pytorch.ops.reference import mask_padding
+
+Initializer = Callable[[Tensor], object]
 
 
 class BistableCell(nn.Module):
     """Parameters, checks and calls of the bistable cells; not a cell by itself.
 
-    A subclass names its operators and gives the shape of its two memory parameters.
+    A subclass names its operators, and the rank and the initial values of its memory.
     """
 
     _step: Callable[..., Tensor]
     _scan: Callable[..., tuple[Tensor, Tensor]]
+    _gates: Callable[..., tuple[Tensor, Tensor]]
+    _memory_rank: int
+    _memory_initializer: Initializer
+    bz: Tensor
+    br: Tensor
+    bh: Tensor
 
     def __init__(
         self,
         input_size: int,
-        hidden_size: int | None,
-        output_dim: int | None,
-        memory_rank: int,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
+        hidden_size: int | None = None,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        candidate_bias: bool = False,
+        output_dim: int | None = None,
     ) -> None:
         super().__init__()
         if hidden_size is None:
@@ -40,8 +51,12 @@ class BistableCell(nn.Module):
             )
         if hidden_size is None:
             raise TypeError("hidden_size: expected an int, got nothing")
+        if candidate_bias and not bias:
+            raise ValueError("candidate_bias: expected False where bias=False, got True")
         self.input_size = check_size("input_size", input_size)
         self.hidden_size = check_size("hidden_size", hidden_size)
+        self.bias = bias
+        self.candidate_bias = candidate_bias
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -49,11 +64,13 @@ class BistableCell(nn.Module):
         self.kernelz = parameter(input_size, hidden_size)
         self.kernelr = parameter(input_size, hidden_size)
         self.kernelh = parameter(input_size, hidden_size)
-        memory_shape = (hidden_size,) * memory_rank
+        memory_shape = (hidden_size,) * self._memory_rank
         self.memoryz = parameter(*memory_shape)
         self.memoryr = parameter(*memory_shape)
-        self.bz = parameter(hidden_size)
-        self.br = parameter(hidden_size)
+        self.register_parameter("bz", parameter(hidden_size) if bias else None)
+        self.register_parameter("br", parameter(hidden_size) if bias else None)
+        if candidate_bias:
+            self.register_parameter("bh", parameter(hidden_size))
         self.reset_parameters()
 
     @property
@@ -66,17 +83,31 @@ class BistableCell(nn.Module):
         """H: the state is one tensor (B, H)."""
         return self.hidden_size
 
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew: kernels Xavier uniform, gate by gate; biases zero."""
-        for kernel in (self.kernelz, self.kernelr, self.kernelh):
-            nn.init.xavier_uniform_(kernel)
-        for memory in (self.memoryz, self.memoryr):
-            self._reset_memory(memory)
-        for bias in (self.bz, self.br):
-            nn.init.zeros_(bias)
+    def reset_parameters(
+        self,
+        kernel: Initializer = nn.init.xavier_uniform_,
+        memory: Initializer | None = None,
+        bias: Initializer = nn.init.zeros_,
+    ) -> None:
+        """Draw all parameters anew, gate by gate.
 
-    def _reset_memory(self, memory: Tensor) -> None:
-        raise NotImplementedError
+        Args:
+            kernel: fills U_c, U_a and U, each (I, H), in place. Default: Xavier uniform.
+            memory: fills w_c and w_a, each (H), or W_c and W_a, each (H, H), in place.
+                Default: ones in the BRC, orthogonal in the nBRC.
+            bias: fills the biases, each (H), in place. Default: zeros.
+        """
+        for weight in (self.kernelz, self.kernelr, self.kernelh):
+            kernel(weight)
+        for weight in (self.memoryz, self.memoryr):
+            (memory or self._memory_initializer)(weight)
+        for offset in self._biases():
+            bias(offset)
+
+    def _biases(self) -> list[Tensor]:
+        if not self.bias:
+            return []
+        return [self.bz, self.br, *([self.bh] if self.candidate_bias else [])]
 
     def get_initial_state(
         self,
@@ -148,14 +179,51 @@ class BistableCell(nn.Module):
             state = input.new_zeros(*input.shape[1:-1], self.hidden_size)
         return self._scan(input, state, *self._stacked(), lengths=lengths, reverse=reverse)
 
-    def _stacked(self) -> tuple[Tensor, Tensor, Tensor]:
+    def gates(
+        self,
+        input: Tensor,
+        output: Tensor,
+        state: Tensor,
+        lengths: Tensor | None = None,
+        reverse: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """The gates at every step of a sequence that :meth:`scan` has run; nothing is run again.
+
+        Args:
+            input: x_1 to x_T, (T, B, I), as given to :meth:`scan`.
+            output: what it returned for them, (T, B, H).
+            state: h_0, (B, H).
+            lengths: as given to :meth:`scan`.
+            reverse: as given to :meth:`scan`.
+
+        Returns:
+            The feedback strength a_t in (0, 2), bistable above 1, and the update gate c_t in
+            (0, 1), both (T, B, H), zero where a row has ended.
+        """
+        input, valid = mask_padding(input, lengths)
+        if reverse:
+            previous = torch.cat((output[1:], state.unsqueeze(0)))
+            if valid is not None:
+                # The step after a row's last is padding: the row came in there with h_0.
+                going_on = torch.cat((valid[1:], valid.new_ones(1, *valid.shape[1:])))
+                previous = torch.where(going_on, previous, state)
+        else:
+            previous = torch.cat((state.unsqueeze(0), output[:-1]))
+        a, c = self._gates(input, previous, *self._stacked())
+        if valid is None:
+            return a, c
+        return torch.where(valid, a, 0), torch.where(valid, c, 0)
+
+    def _stacked(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """The parameters as the operators take them: kernel, memory, bias."""
         return (
             torch.cat((self.kernelz, self.kernelr, self.kernelh), dim=-1),
             torch.cat((self.memoryz, self.memoryr), dim=-1),
-            torch.cat((self.bz, self.br), dim=-1),
+            torch.cat(self._biases(), dim=-1) if self.bias else None,
         )
 
     def extra_repr(self) -> str:
-        """Sizes, as torch's cells show them."""
-        return f"{self.input_size}, {self.hidden_size}"
+        """Sizes and options, as torch's cells show them."""
+        bias = "" if self.bias else ", bias=False"
+        candidate_bias = ", candidate_bias=True" if self.candidate_bias else ""
+        return f"{self.input_size}, {self.hidden_size}{bias}{candidate_bias}"

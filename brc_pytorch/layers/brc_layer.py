@@ -1,7 +1,6 @@
 """The bistable recurrent cell (BRC) as a module."""
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from brc_pytorch import ops
 from brc_pytorch.layers.bistable_cell import BistableCell
@@ -23,9 +22,12 @@ class BistableRecurrentCell(BistableCell):
     Args:
         input_size: I, the number of features of an input.
         hidden_size: H, the number of units.
-        output_dim: another name of ``hidden_size``, that of brc-pytorch 0.1.3.
+        bias: False leaves out b_c and b_a. Default: True.
         device: where the parameters live. Default: torch's default device.
         dtype: their dtype. Default: torch's default dtype.
+        candidate_bias: add a bias b to the candidate, tanh(U x_t + a_t h_{t-1} + b), for comparison
+            with implementations that have one. Default: False, as in the paper.
+        output_dim: another name of ``hidden_size``, that of brc-pytorch 0.1.3.
 
     Shapes:
         - input_t: (*, I), * any leading dimensions, none included.
@@ -35,11 +37,12 @@ class BistableRecurrentCell(BistableCell):
     Attributes:
         kernelz, kernelr, kernelh: U_c, U_a, U, each (I, H); Xavier uniform.
         memoryz, memoryr: w_c, w_a, each (H); ones.
-        bz, br: b_c, b_a, each (H); zeros. The candidate has no bias, as in the paper.
+        bz, br: b_c, b_a, each (H); zeros. With ``candidate_bias=True`` also bh, b.
 
     Raises:
         TypeError: a size is no integer, or missing.
-        ValueError: a size is below 1, or ``output_dim`` differs from ``hidden_size``.
+        ValueError: a size is below 1, ``output_dim`` differs from ``hidden_size``, or
+            ``candidate_bias=True`` comes with ``bias=False``.
 
     Note:
         Names and orientation of the parameters are those of the authors' TensorFlow cell and of
@@ -58,19 +61,6 @@ class BistableRecurrentCell(BistableCell):
 
     _step = staticmethod(ops.brc_step)
     _scan = staticmethod(ops.brc)
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int | None = None,
-        *,
-        output_dim: int | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            input_size, hidden_size, output_dim, memory_rank=1, device=device, dtype=dtype
-        )
-
-    def _reset_memory(self, memory: Tensor) -> None:
-        nn.init.ones_(memory)
+    _gates = staticmethod(ops.brc_gates)
+    _memory_rank = 1
+    _memory_initializer = staticmethod(nn.init.ones_)

@@ -143,7 +143,8 @@ def _check(
         "memory": (memory, (hidden, 2 * hidden) if full_memory else (2 * hidden,)),
     }
     if bias is not None:
-        expected["bias"] = (bias, (2 * hidden,))
+        with_candidate = bias.shape == (3 * hidden,)
+        expected["bias"] = (bias, ((3 if with_candidate else 2) * hidden,))
     for name, (tensor, shape) in expected.items():
         if tensor.shape != shape:
             raise ValueError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
@@ -180,7 +181,7 @@ def brc(
         h_0: the state before the first step, (B, H).
         kernel: U_c, U_a, U side by side, (I, 3H).
         memory: w_c, w_a side by side, (2H).
-        bias: b_c, b_a side by side, (2H). Default: none.
+        bias: b_c, b_a side by side, (2H), or with a candidate's (3H). Default: none.
         lengths: how many steps of each row are data, (B), integers from 0 to T; a value outside
             counts as the nearest of these. Default: all T.
         reverse: go from each row's last step to its first. Default: False.
@@ -221,7 +222,7 @@ def nbrc(
         h_0: the state before the first step, (B, H).
         kernel: U_c, U_a, U side by side, (I, 3H).
         memory: W_c, W_a side by side, (H, 2H), used as h @ W.
-        bias: b_c, b_a side by side, (2H). Default: none.
+        bias: b_c, b_a side by side, (2H), or with a candidate's (3H). Default: none.
         lengths: how many steps of each row are data, (B), integers from 0 to T; a value outside
             counts as the nearest of these. Default: all T.
         reverse: go from each row's last step to its first. Default: False.

@@ -9,7 +9,8 @@ the order c (update), a (feedback), candidate:
 
 - ``kernel`` (I, 3H): U_c, U_a, U;
 - ``memory`` (2H) in the BRC: w_c, w_a; (H, 2H) in the nBRC: W_c, W_a, used as h @ W;
-- ``bias`` (2H): b_c, b_a. The candidate has none.
+- ``bias`` (2H): b_c, b_a. The paper's candidate has none; for comparison with implementations that
+  have one, (3H) adds it.
 
 Source: Vecoven, Ernst and Drion, "A bio-inspired bistable recurrent cell allows for long-lasting
 memory", PLOS ONE 16(6), 2021, section "Bistable recurrent cells" (arXiv 2006.05252).
@@ -152,7 +153,7 @@ def brc_step(
         state: h_{t-1}, (*, H).
         kernel: U_c, U_a, U side by side, (I, 3H).
         memory: w_c, w_a side by side, (2H).
-        bias: b_c, b_a side by side, (2H), or None for none.
+        bias: b_c, b_a side by side, (2H), or with a candidate's (3H), or None for none.
 
     Returns:
         h_t, (*, H).
@@ -179,7 +180,7 @@ def nbrc_step(
         state: h_{t-1}, (*, H).
         kernel: U_c, U_a, U side by side, (I, 3H).
         memory: W_c, W_a side by side, (H, 2H).
-        bias: b_c, b_a side by side, (2H), or None for none.
+        bias: b_c, b_a side by side, (2H), or with a candidate's (3H), or None for none.
 
     Returns:
         h_t, (*, H).
@@ -204,7 +205,7 @@ def brc_gates(
         state: h_{t-1}, (*, H).
         kernel: U_c, U_a, U side by side, (I, 3H).
         memory: w_c, w_a side by side, (2H).
-        bias: b_c, b_a side by side, (2H), or None for none.
+        bias: b_c, b_a side by side, (2H), or with a candidate's (3H), or None for none.
 
     Returns:
         The feedback strength a_t in (0, 2), bistable above 1, and the update gate c_t in (0, 1),

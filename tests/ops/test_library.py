@@ -30,7 +30,7 @@ def arguments():
         ("h_0", torch.randn(2, 4, device="meta"), "h_0: expected device cpu, got meta"),
         ("kernel", torch.randn(3, 8), r"kernel: expected shape \(3, 12\), got \(3, 8\)"),
         ("memory", torch.randn(8), r"memory: expected shape \(4, 8\), got \(8,\)"),
-        ("bias", torch.randn(12), r"bias: expected shape \(8,\), got \(12,\)"),
+        ("bias", torch.randn(9), r"bias: expected shape \(8,\), got \(9,\)"),
         (
             "lengths",
             torch.tensor([5]),
