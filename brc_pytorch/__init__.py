@@ -3,6 +3,8 @@
 from importlib.metadata import version
 
 from brc_pytorch.layers import (
+    BRC,
+    NBRC,
     BistableRecurrentCell,
     MultiLayerBase,
     NeuromodulatedBistableRecurrentCell,
@@ -11,6 +13,8 @@ from brc_pytorch.layers import (
 )
 
 __all__ = [
+    "BRC",
+    "NBRC",
     "BistableRecurrentCell",
     "MultiLayerBase",
     "NeuromodulatedBistableRecurrentCell",

@@ -4,9 +4,12 @@ from brc_pytorch.layers.brc_layer import BistableRecurrentCell
 from brc_pytorch.layers.multilayer_rnnbase import MultiLayerBase
 from brc_pytorch.layers.neuromodulated_brc_layer import NeuromodulatedBistableRecurrentCell
 from brc_pytorch.layers.peephole_lstm import PeepholeLSTMCell
+from brc_pytorch.layers.rnn import BRC, NBRC
 from brc_pytorch.layers.select_item import SelectItem
 
 __all__ = [
+    "BRC",
+    "NBRC",
     "BistableRecurrentCell",
     "MultiLayerBase",
     "NeuromodulatedBistableRecurrentCell",

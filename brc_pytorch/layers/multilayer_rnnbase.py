@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from brc_pytorch.layers.brc_layer import BistableRecurrentCell
@@ -29,6 +30,8 @@ _CELLS_OF_MODE: dict[str, tuple[type[nn.Module], ...]] = {
     "nBRC": (NeuromodulatedBistableRecurrentCell,),
 }
 State = Tensor | tuple[Tensor, Tensor]
+
+_UNBATCHED = 2  # dimensions of one sequence, (T, I)
 
 _KNOWN_CELLS = tuple({cell for cells in _CELLS_OF_MODE.values() for cell in cells})
 
@@ -56,6 +59,8 @@ class MultiLayerBase(nn.Module):
         return_sequences: return what ``nn.GRU`` returns, not the last layer's last states alone.
             Default: False.
         device: move the cells there. Default: leave them where they are.
+        dropout: in training, zero each output of every layer but the last with this probability.
+            Default: 0.
 
     Shapes:
         - input: (B, T, I), or (T, B, I), or (T, I) for one sequence without a batch dimension; or a
@@ -74,8 +79,8 @@ class MultiLayerBase(nn.Module):
 
     Raises:
         TypeError: ``cells`` is no list of modules, or ``hidden_size`` no integer.
-        ValueError: the list is empty, the cells' sizes do not chain, or ``mode`` is unknown or
-            contradicts the cells.
+        ValueError: the list is empty, the cells' sizes do not chain, ``mode`` is unknown or
+            contradicts the cells, or ``dropout`` is no probability.
 
     Example:
         >>> import torch
@@ -100,6 +105,8 @@ class MultiLayerBase(nn.Module):
         bidirectional: bool = False,
         return_sequences: bool = False,
         device: torch.device | str | None = None,
+        *,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if not isinstance(cells, Iterable):
@@ -115,6 +122,9 @@ class MultiLayerBase(nn.Module):
         self.bidirectional = bidirectional
         self.num_directions = 2 if bidirectional else 1
         self.return_seq = return_sequences
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout: expected a probability, from 0 to 1, got {dropout}")
+        self.dropout = float(dropout)
         self._check_cells(forward_cells)
         self._check_mode(forward_cells)
         if bidirectional:
@@ -209,34 +219,51 @@ class MultiLayerBase(nn.Module):
             if state is not None:
                 raise ValueError("hidden_state: is another name of state, got both")
             state = hidden_state
-        if isinstance(input, PackedSequence):
-            return self._forward_packed(input, state)
-        if input.dim() not in (2, 3):
-            raise ValueError(
-                "input: expected 2 dimensions, (T, I), or 3, "
-                f"{'(B, T, I)' if self.batch_first else '(T, B, I)'}, got {tuple(input.shape)}"
-            )
-        states = self._split(state)
-        if input.dim() == 2:  # noqa: PLR2004 - (T, I)
-            output, last = self._run(input.unsqueeze(1), [part.unsqueeze(1) for part in states])
-            return self._joined(output.squeeze(1), [part.squeeze(1) for part in last])
-        if self.batch_first:
-            output, last = self._run(input.transpose(0, 1), states)
-            return self._joined(output.transpose(0, 1), last)
-        return self._joined(*self._run(input, states))
+        sequence, states, lengths = self._enter(input, state)
+        output, last = self._run(sequence, states, lengths)
+        last = [self._leave_state(input, part) for part in last]
+        if not self.return_seq:
+            last = [part[-self.num_directions :] for part in last]
+        last_state = tuple(last) if self._has_pair_state else last[0]
+        if not self.return_seq:
+            return last_state
+        return self._leave_sequence(input, output, lengths), last_state
 
-    def _forward_packed(self, input: PackedSequence, state: State | None) -> Any:  # noqa: ANN401
-        data, batch_sizes, order, inverse = input
+    def _enter(
+        self, input: Tensor | PackedSequence, state: State | None
+    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """Bring arguments of any form to one: (T, B, I), the parts of the state, lengths."""
         states = self._split(state)
-        # Inside the network rows stay in their packed order, longest first.
-        padded, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))
-        if order is not None:
-            states = [part.index_select(1, order) for part in states]
-        output, last = self._run(padded, states, lengths)
-        if inverse is not None:
-            last = [part.index_select(1, inverse) for part in last]
-        data, *_ = pack_padded_sequence(output, lengths)
-        return self._joined(PackedSequence(data, batch_sizes, order, inverse), last)
+        if isinstance(input, PackedSequence):
+            data, batch_sizes, order, _ = input
+            # Inside the network rows stay in their packed order, longest first.
+            sequence, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))
+            if order is not None:
+                states = [part.index_select(1, order) for part in states]
+            return sequence, states, lengths
+        self._check_rank(input, states)
+        if input.dim() == _UNBATCHED:
+            return input.unsqueeze(1), [part.unsqueeze(1) for part in states], None
+        return input.transpose(0, 1) if self.batch_first else input, states, None
+
+    def _leave_sequence(
+        self, input: Tensor | PackedSequence, output: Tensor, lengths: Tensor | None
+    ) -> Tensor | PackedSequence:
+        """Give an output (T, B, *) the form that the input had."""
+        if isinstance(input, PackedSequence):
+            assert lengths is not None  # noqa: S101 - _enter made them
+            data, batch_sizes, *_ = pack_padded_sequence(output, lengths)
+            return PackedSequence(data, batch_sizes, input.sorted_indices, input.unsorted_indices)
+        if input.dim() == _UNBATCHED:
+            return output.squeeze(1)
+        return output.transpose(0, 1) if self.batch_first else output
+
+    def _leave_state(self, input: Tensor | PackedSequence, state: Tensor) -> Tensor:
+        """Give a state (layers * directions, B, H) the form that the input had."""
+        if isinstance(input, PackedSequence):
+            inverse = input.unsorted_indices
+            return state if inverse is None else state.index_select(1, inverse)
+        return state.squeeze(1) if input.dim() == _UNBATCHED else state
 
     def _split(self, state: State | None) -> list[Tensor]:
         """The parts of a state: none where it is not given, else one or two tensors."""
@@ -248,38 +275,58 @@ class MultiLayerBase(nn.Module):
             raise ValueError(f"state: expected {expected} for mode {self.mode!r}, got {got}")
         return [state] if isinstance(state, Tensor) else [*state]
 
-    def _joined(self, output: Tensor | PackedSequence, last: list[Tensor]) -> Any:  # noqa: ANN401
-        if not self.return_seq:
-            last = [part[-self.num_directions :] for part in last]
-        state = tuple(last) if self._has_pair_state else last[0]
-        return (output, state) if self.return_seq else state
-
     def _run(
-        self, input: Tensor, states: list[Tensor], lengths: Tensor | None = None
+        self, input: Tensor, states: list[Tensor], lengths: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
         """All layers over (T, B, I): the last layer's hidden states, and all last states."""
-        self._check_input(input)
-        if not states:
-            zeros = self.init_state(input.shape[1], input.dtype, input.device)
-            states = [zeros] * (2 if self._has_pair_state else 1)
-        self._check_states(states, input)
+        states = self._checked(input, states)
         last = []
         for layer in range(self.layers):
-            outputs = []
-            for direction in range(self.num_directions):
-                index = layer * self.num_directions + direction
-                output, last_of_cell = scan(
-                    self.cells[index],
-                    input,
-                    tuple(part[index] for part in states),
-                    lengths,
-                    reverse=direction == 1,
-                )
-                self._check_last(index, last_of_cell, input.shape[1])
-                outputs.append(output)
-                last.append(last_of_cell)
-            input = torch.cat(outputs, dim=-1) if self.bidirectional else output
+            outputs, last_of_layer = self._run_layer(layer, input, states, lengths)
+            last += last_of_layer
+            input = self._hand_on(layer, outputs)
         return input, [torch.stack(part) for part in zip(*last, strict=True)]
+
+    def _checked(self, input: Tensor, states: list[Tensor]) -> list[Tensor]:
+        self._check_input(input)
+        if not states:
+            return self._initial_states(input)
+        self._check_states(states, input)
+        return states
+
+    def _initial_states(self, input: Tensor) -> list[Tensor]:
+        zeros = self.init_state(input.shape[1], input.dtype, input.device)
+        return [zeros] * (2 if self._has_pair_state else 1)
+
+    def _run_layer(
+        self, layer: int, input: Tensor, states: list[Tensor], lengths: Tensor | None
+    ) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
+        """One layer: the hidden states and the last states of each direction."""
+        outputs, last = [], []
+        for direction in range(self.num_directions):
+            index = layer * self.num_directions + direction
+            initial = tuple(part[index] for part in states)
+            output, last_of_cell = scan(
+                self.cells[index], input, initial, lengths, reverse=direction == 1
+            )
+            self._check_last(index, last_of_cell, input.shape[1])
+            outputs.append(output)
+            last.append(last_of_cell)
+        return outputs, last
+
+    def _hand_on(self, layer: int, outputs: list[Tensor]) -> Tensor:
+        """What the next layer, or the user, sees of a layer's outputs."""
+        output = torch.cat(outputs, dim=-1) if self.bidirectional else outputs[0]
+        if self.dropout == 0 or layer == self.layers - 1:
+            return output
+        return F.dropout(output, self.dropout, self.training)
+
+    def _check_rank(self, input: Tensor, states: list[Tensor]) -> None:  # noqa: ARG002 - see BRC
+        if input.dim() not in (_UNBATCHED, _UNBATCHED + 1):
+            raise ValueError(
+                "input: expected 2 dimensions, (T, I), or 3, "
+                f"{'(B, T, I)' if self.batch_first else '(T, B, I)'}, got {tuple(input.shape)}"
+            )
 
     def _check_input(self, input: Tensor) -> None:
         if input.shape[0] == 0:
@@ -327,6 +374,7 @@ class MultiLayerBase(nn.Module):
             "batch_first": (self.batch_first, True),
             "bidirectional": (self.bidirectional, False),
             "return_sequences": (self.return_seq, False),
+            "dropout": (self.dropout, 0.0),
         }
         shown = [
             f"{name}={value}" for name, (value, default) in options.items() if value != default
