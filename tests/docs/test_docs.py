@@ -1,0 +1,103 @@
+"""Examples run: those of the docstrings, and those of the documents."""
+
+import ast
+import doctest
+import importlib
+import pkgutil
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import brc_pytorch
+
+ROOT = Path(__file__).parents[2]
+MODULES = ["brc_pytorch"] + [
+    module.name for module in pkgutil.walk_packages(brc_pytorch.__path__, "brc_pytorch.")
+]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCKS = [
+    pytest.param(code, id=f"{path.relative_to(ROOT)}-{number}")
+    for path in DOCUMENTS
+    for number, code in enumerate(
+        re.findall(
+            r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        )
+    )
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name):
+    results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert results.failed == 0
+
+
+@pytest.mark.parametrize("code", BLOCKS)
+def test_document_examples(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # what an example writes is not for the checkout
+    exec(compile(code, "example", "exec"), {"__name__": "__main__"})  # noqa: S102 - our own text
+
+
+def test_the_examples_are_found():
+    assert len(BLOCKS) >= 4
+
+
+LAYERS = {
+    "BRC",
+    "BistableRecurrentCell",
+    "MultiLayerBase",
+    "NBRC",
+    "NeuromodulatedBistableRecurrentCell",
+    "PeepholeLSTMCell",
+    "SelectItem",
+}
+EXPORTS = {
+    "brc_pytorch": LAYERS,
+    "brc_pytorch.layers": LAYERS,
+    "brc_pytorch.ops": {
+        "backend",
+        "brc",
+        "brc_gates",
+        "brc_step",
+        "nbrc",
+        "nbrc_gates",
+        "nbrc_step",
+        "peephole_lstm_step",
+    },
+}
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_exports_are_what_was_promised(name):
+    module = importlib.import_module(name)
+    assert {*module.__all__} == EXPORTS[name]
+    assert all(hasattr(module, export) for export in module.__all__)
+
+
+def test_the_core_imports_torch_and_nothing_else():
+    """Every import of the core, at any level, is torch's, ours, or the standard library's."""
+    allowed = {"torch", "brc_pytorch", *sys.stdlib_module_names}
+    for path in (ROOT / "brc_pytorch").rglob("*.py"):
+        if "experiments" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                assert name.split(".")[0] in allowed, f"{path.name} imports {name}"
+
+
+def test_imports_only_go_down():
+    floors = {"ops": 1, "datasets": 1, "layers": 2, "experiments": 3}
+    for path in (ROOT / "brc_pytorch").rglob("*.py"):
+        floor = floors.get(path.parent.name, 4)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("brc_"):
+                continue
+            target = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            assert all(floors.get(part, 0) <= floor for part in target), f"{path}: {node.module}"
