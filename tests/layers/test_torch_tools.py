@@ -1,0 +1,149 @@
+"""BRC and NBRC under torch's own tools."""
+
+import copy
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from brc_pytorch import BRC, NBRC
+
+NETWORKS = [BRC, NBRC]
+
+
+def network(network_type, **options):
+    torch.manual_seed(0)
+    return network_type(3, 5, num_layers=2, bidirectional=True, **options)
+
+
+def loss_of(rnn, x):
+    output, h_n = rnn(x)
+    return output.square().mean() + h_n.sin().mean()
+
+
+def gradients(rnn, x):
+    rnn.zero_grad()
+    loss_of(rnn, x).backward()
+    return {name: parameter.grad.clone() for name, parameter in rnn.named_parameters()}
+
+
+@pytest.mark.parametrize("network_type", NETWORKS)
+def test_functional_calls_vmap_and_grad(network_type):
+    """Gradients of each sample, all at once."""
+    rnn = network(network_type).double()
+    x = torch.randn(7, 4, 3, dtype=torch.float64)
+    parameters = {name: parameter.detach() for name, parameter in rnn.named_parameters()}
+
+    def loss(parameters, sample):
+        output, _ = torch.func.functional_call(rnn, parameters, (sample.unsqueeze(1),))
+        return output.square().sum()
+
+    of_each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 1))(parameters, x)
+    for row in range(4):
+        expected = torch.autograd.grad(
+            rnn(x[:, row : row + 1])[0].square().sum(), [*rnn.parameters()]
+        )
+        for name, gradient in zip(parameters, expected, strict=True):
+            torch.testing.assert_close(of_each[name][row], gradient)
+
+
+@pytest.mark.parametrize("network_type", NETWORKS)
+def test_forward_mode_is_the_derivative(network_type):
+    rnn = network(network_type).double()
+    x, tangent = torch.randn(2, 7, 4, 3, dtype=torch.float64)
+    _, directional = torch.func.jvp(lambda x: rnn(x)[0], (x,), (tangent,))
+    step = 1e-6
+    ahead, behind = rnn(x + step * tangent)[0], rnn(x - step * tangent)[0]
+    torch.testing.assert_close(directional, (ahead - behind) / (2 * step), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("network_type", NETWORKS)
+def test_second_derivatives(network_type):
+    rnn = network_type(2, 3).double()
+    x = torch.randn(4, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: rnn(x)[0], (x,), fast_mode=True)
+
+
+@pytest.mark.parametrize("network_type", NETWORKS)
+def test_a_parametrized_weight(network_type):
+    """A constraint on a parameter holds in the scan, and its gradient goes through it."""
+
+    class Doubled(nn.Module):
+        def forward(self, weight):
+            return 2 * weight
+
+    rnn = network(network_type)
+    doubled = copy.deepcopy(rnn)
+    with torch.no_grad():
+        doubled.cells[0].kernelh.mul_(2)
+    x = torch.randn(7, 4, 3)
+    nn.utils.parametrize.register_parametrization(rnn.cells[0], "kernelh", Doubled())
+    torch.testing.assert_close(rnn(x), doubled(x))
+    of_original = gradients(rnn, x)["cells.0.parametrizations.kernelh.original"]
+    torch.testing.assert_close(of_original, 2 * gradients(doubled, x)["cells.0.kernelh"])
+
+
+@pytest.mark.parametrize("network_type", NETWORKS)
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_activation_checkpointing(network_type, use_reentrant):
+    rnn = network(network_type)
+    x = torch.randn(7, 4, 3, requires_grad=True)
+    expected = gradients(rnn, x)
+    rnn.zero_grad()
+    output, h_n = checkpoint(rnn, x, use_reentrant=use_reentrant)
+    (output.square().mean() + h_n.sin().mean()).backward()
+    for name, parameter in rnn.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name])
+
+
+@pytest.mark.parametrize("network_type", NETWORKS)
+def test_autocast(network_type):
+    rnn = network(network_type)
+    x = torch.randn(7, 4, 3)
+    expected, expected_h_n = rnn(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, h_n = rnn(nn.Identity()(x))
+        mixed_input, _ = rnn(x.bfloat16())
+        loss = output.float().square().mean()
+    for ours, exact in ((output, expected), (h_n, expected_h_n), (mixed_input, expected)):
+        torch.testing.assert_close(ours.float(), exact, rtol=0, atol=0.05)
+    loss.backward()
+    assert all(parameter.grad.dtype == torch.float32 for parameter in rnn.parameters())
+    assert all(bool(parameter.grad.any()) for parameter in rnn.parameters())
+
+
+def _distributed(rank, world_size, rendezvous, results):
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{rendezvous}",
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=60),
+    )
+    torch.set_num_threads(1)
+    x = torch.load(results / "x.pt", weights_only=True).chunk(world_size, dim=1)[rank]
+    for network_type in NETWORKS:
+        data_parallel = DistributedDataParallel(network(network_type))
+        found = gradients(data_parallel, x)
+        sharded = fully_shard(network(network_type))
+        loss_of(sharded, x).backward()
+        full = {name: p.grad.full_tensor() for name, p in sharded.named_parameters()}
+        if rank == 0:
+            torch.save({"ddp": found, "fsdp": full}, results / f"{network_type.__name__}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_give_the_gradients_of_one(tmp_path):
+    x = torch.randn(7, 4, 3)
+    torch.save(x, tmp_path / "x.pt")
+    torch.multiprocessing.spawn(_distributed, (2, tmp_path / "rendezvous", tmp_path), nprocs=2)
+    for network_type in NETWORKS:
+        found = torch.load(tmp_path / f"{network_type.__name__}.pt", weights_only=True)
+        for name, gradient in gradients(network(network_type), x).items():
+            torch.testing.assert_close(found["ddp"][f"module.{name}"], gradient)
+            torch.testing.assert_close(found["fsdp"][name], gradient)
