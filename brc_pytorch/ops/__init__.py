@@ -1,5 +1,6 @@
 """Floor 1: the recurrences as functions of tensors."""
 
+from brc_pytorch.ops import cpu as cpu
 from brc_pytorch.ops.library import backend, brc, nbrc
 from brc_pytorch.ops.reference import (
     brc_gates,

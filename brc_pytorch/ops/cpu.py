@@ -1,0 +1,357 @@
+"""The compiled kernels for CPU tensors: loaded, wrapped as torch operators, registered.
+
+The shared library (sources in ``csrc``) has a plain C interface over raw pointers, so that one
+binary serves every version of torch. It computes in float32 and float64; narrower types go through
+float32.
+
+Symbols: T time, B batch, I input size, H hidden size; the tensors are those of
+:mod:`brc_pytorch.ops.reference`.
+"""
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from brc_pytorch.ops import reference
+from brc_pytorch.ops.library import Backend, Recurrence, register_backend
+
+# Gates whose recomputation takes at most this many multiply-adds a unit are not kept for the
+# backward pass: computing them again costs no more time than writing and reading them.
+_RECOMPUTED = 256
+
+
+class _Layer(ctypes.Structure):
+    """``brc_layer`` of csrc/brc.h."""
+
+    _fields_ = (
+        ("steps", ctypes.c_int64),
+        ("batch", ctypes.c_int64),
+        ("input_size", ctypes.c_int64),
+        ("hidden_size", ctypes.c_int64),
+        ("input_strides", ctypes.c_int64 * 3),
+        ("input", ctypes.c_void_p),
+        ("h_0", ctypes.c_void_p),
+        ("kernel", ctypes.c_void_p),
+        ("memory", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("lengths", ctypes.c_void_p),
+        ("full_memory", ctypes.c_int32),
+        ("is_double", ctypes.c_int32),
+        ("reverse", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("instruction_set", ctypes.c_int32),
+    )
+
+
+class _Gradients(ctypes.Structure):
+    """``brc_gradients`` of csrc/brc.h."""
+
+    _fields_ = (
+        ("output", ctypes.c_void_p),
+        ("gates", ctypes.c_void_p),
+        ("grad_output", ctypes.c_void_p),
+        ("grad_output_strides", ctypes.c_int64 * 3),
+        ("grad_last", ctypes.c_void_p),
+        ("grad_input", ctypes.c_void_p),
+        ("grad_input_strides", ctypes.c_int64 * 3),
+        ("grad_h_0", ctypes.c_void_p),
+        ("grad_kernel", ctypes.c_void_p),
+        ("grad_memory", ctypes.c_void_p),
+        ("grad_bias", ctypes.c_void_p),
+    )
+
+
+def _load() -> ctypes.CDLL | None:
+    """Return the compiled kernels, or None where the installation has none."""
+    # An editable installation keeps them apart from the sources: its package has two folders.
+    folders = map(Path, sys.modules[__package__].__path__)
+    for path in (path for folder in folders for path in folder.glob("*brc_cpu.*")):
+        library = ctypes.CDLL(str(path))
+        pointer = ctypes.c_void_p
+        library.brc_instruction_sets.restype = ctypes.c_char_p
+        library.brc_forward.argtypes = (ctypes.POINTER(_Layer), pointer, pointer, pointer)
+        library.brc_backward.argtypes = (ctypes.POINTER(_Layer), ctypes.POINTER(_Gradients))
+        return library
+    return None
+
+
+_kernels = _load()
+_instruction_sets = _kernels.brc_instruction_sets().decode().split(",") if _kernels else []
+_instruction_set = 0
+
+
+@contextmanager
+def instruction_set(name: str) -> Iterator[None]:
+    """Compute with one instruction set of this processor, in all threads, inside a ``with`` block.
+
+    Args:
+        name: one of :func:`instruction_sets`; without this function, the first of them.
+
+    Raises:
+        ValueError: this processor, or this build, has no such instruction set.
+    """
+    global _instruction_set  # noqa: PLW0603 - what the processor can do is a fact of the process
+    if name not in _instruction_sets:
+        raise ValueError(f"name: expected one of {_instruction_sets}, got {name!r}")
+    before, _instruction_set = _instruction_set, _instruction_sets.index(name)
+    try:
+        yield
+    finally:
+        _instruction_set = before
+
+
+def instruction_sets() -> list[str]:
+    """Return the instruction sets that this build and this processor share, the best first."""
+    return list(_instruction_sets)
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _dense(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+class _Call:
+    """The C description of a layer, and the tensors whose memory it points to."""
+
+    def __init__(
+        self,
+        input: Tensor,
+        h_0: Tensor,
+        kernel: Tensor,
+        memory: Tensor,
+        bias: Tensor | None,
+        lengths: Tensor | None,
+        reverse: bool,
+    ) -> None:
+        if lengths is not None:
+            lengths = lengths.to(input.device, torch.int64)
+        self.tensors = tuple(map(_dense, (h_0, kernel, memory, bias, lengths)))
+        self.layer = _Layer(
+            *input.shape,
+            h_0.shape[1],
+            input.stride(),
+            input.data_ptr(),
+            *map(_pointer, self.tensors),
+            memory.dim() == 2,  # noqa: PLR2004 - (H, 2H) in the nBRC, (2H) in the BRC
+            input.dtype == torch.float64,
+            reverse,
+            torch.get_num_threads(),
+            _instruction_set,
+        )
+
+
+def _raise_on(status: int) -> None:
+    if status:
+        raise MemoryError("the CPU kernels found no memory for their buffers")
+
+
+def _scan_outputs(
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,  # noqa: ARG001 - the operator's signature
+    memory: Tensor,  # noqa: ARG001
+    bias: Tensor | None,  # noqa: ARG001
+    lengths: Tensor | None,  # noqa: ARG001
+    reverse: bool,  # noqa: ARG001
+    keep_gates: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return new tensors of the outputs' shapes: h (T, B, H), its last (B, H), gates (T, B, 2H)."""
+    steps, batch, _ = input.shape
+    hidden = h_0.shape[1]
+    return (
+        input.new_empty(steps, batch, hidden),
+        input.new_empty(batch, hidden),
+        input.new_empty((steps, batch, 2 * hidden) if keep_gates else (0,)),
+    )
+
+
+def _scan(
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    keep_gates: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    inputs = (input, h_0, kernel, memory, bias, lengths, reverse)
+    output, last, gates = _scan_outputs(*inputs, keep_gates)
+    call = _Call(*inputs)
+    kept = gates.data_ptr() if keep_gates else None
+    assert _kernels is not None  # noqa: S101 - the operator is registered only where they are
+    _raise_on(_kernels.brc_forward(call.layer, output.data_ptr(), last.data_ptr(), kept))
+    return output, last, gates
+
+
+def _scan_gradients(
+    grad_output: Tensor | None,  # noqa: ARG001 - the operator's signature
+    grad_last: Tensor | None,  # noqa: ARG001
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,  # noqa: ARG001
+    reverse: bool,  # noqa: ARG001
+    output: Tensor,  # noqa: ARG001
+    gates: Tensor | None,  # noqa: ARG001
+    input_needs_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return new tensors of the gradients' shapes; (0,) for one that is not there."""
+    return (
+        input.new_empty(input.shape if input_needs_grad else (0,)),
+        h_0.new_empty(h_0.shape),
+        kernel.new_empty(kernel.shape),
+        memory.new_empty(memory.shape),
+        kernel.new_empty((0,) if bias is None else bias.shape),
+    )
+
+
+def _scan_backward(
+    grad_output: Tensor | None,
+    grad_last: Tensor | None,
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    output: Tensor,
+    gates: Tensor | None,
+    input_needs_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    inputs = (input, h_0, kernel, memory, bias, lengths, reverse)
+    gradients = _scan_gradients(grad_output, grad_last, *inputs, output, gates, input_needs_grad)
+    grad_input, grad_h_0, grad_kernel, grad_memory, grad_bias = gradients
+    call = _Call(*inputs)
+    output, grad_last = output.contiguous(), _dense(grad_last)
+    arguments = _Gradients(
+        output.data_ptr(),
+        _pointer(gates),
+        _pointer(grad_output),
+        (0, 0, 0) if grad_output is None else grad_output.stride(),
+        _pointer(grad_last),
+        grad_input.data_ptr() if input_needs_grad else None,
+        grad_input.stride() if input_needs_grad else (0, 0, 0),
+        grad_h_0.data_ptr(),
+        grad_kernel.data_ptr(),
+        grad_memory.data_ptr(),
+        None if bias is None else grad_bias.data_ptr(),
+    )
+    assert _kernels is not None  # noqa: S101 - the operator is registered only where they are
+    _raise_on(_kernels.brc_backward(call.layer, arguments))
+    return gradients
+
+
+def _reference(memory: Tensor) -> Recurrence:
+    return reference.nbrc_scan if memory.dim() == 2 else reference.brc_scan  # noqa: PLR2004
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401 - autograd's own
+    *tensors, ctx.reverse, ctx.keeps_gates = inputs
+    ctx.set_materialize_grads(False)  # a gradient that is not there stays None, not zeros (T, B, H)
+    ctx.save_for_backward(*tensors, *output)
+
+
+def _backward(
+    ctx: Any,  # noqa: ANN401 - autograd's own
+    grad_output: Tensor | None,
+    grad_last: Tensor | None,
+    _grad_gates: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    *tensors, output, _last, gates = ctx.saved_tensors
+    needed = ctx.needs_input_grad
+    if grad_output is None and grad_last is None:
+        return (None,) * len(needed)
+    if torch.is_grad_enabled():
+        return _differentiable_backward(ctx, grad_output, grad_last)
+    gradients = torch.ops.brc_pytorch.scan_backward(
+        grad_output,
+        grad_last,
+        *tensors,
+        ctx.reverse,
+        output,
+        gates if ctx.keeps_gates else None,
+        needed[0],
+    )
+    wanted = (g if need else None for g, need in zip(gradients, needed, strict=False))
+    return (*wanted, None, None, None)
+
+
+def _differentiable_backward(
+    ctx: Any,  # noqa: ANN401 - autograd's own
+    grad_output: Tensor | None,
+    grad_last: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    """Gradients that can themselves be differentiated: those of the reference."""
+    *tensors, lengths, _output, _last, _gates = ctx.saved_tensors
+    # A view each: a tensor that is passed twice gets two gradients.
+    tensors = [tensor if tensor is None else tensor.view_as(tensor) for tensor in tensors]
+    results = _reference(tensors[3])(*tensors, lengths, ctx.reverse)
+    known = [(r, g) for r, g in zip(results, (grad_output, grad_last), strict=True) if g is not None]
+    needed = [i for i, need in enumerate(ctx.needs_input_grad) if need]
+    gradients = torch.autograd.grad(
+        [result for result, _ in known],
+        [tensors[i] for i in needed],
+        [gradient for _, gradient in known],
+        create_graph=True,
+        allow_unused=True,
+    )
+    found = dict(zip(needed, gradients, strict=True))
+    return tuple(found.get(i) for i in range(len(ctx.needs_input_grad)))
+
+
+def _run(
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """Both recurrences: the memory's shape tells which."""
+    tensors = (input, h_0, kernel, memory, bias)
+    if input.dtype not in (torch.float32, torch.float64):
+        tensors = tuple(None if t is None else t.float() for t in tensors)
+    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    full = memory.dim() == 2  # noqa: PLR2004 - (H, 2H), against (2H)
+    products = 3 * input.shape[2] + (2 * h_0.shape[1] if full else 0)
+    output, last, _ = torch.ops.brc_pytorch.scan(
+        *tensors, lengths, reverse, needs_grad and products > _RECOMPUTED
+    )
+    return output.to(input.dtype), last.to(input.dtype)
+
+
+if _kernels is not None:
+    _ops = torch.library.Library("brc_pytorch", "DEF")
+    _ops.define(
+        "scan(Tensor input, Tensor h_0, Tensor kernel, Tensor memory, Tensor? bias,"
+        " Tensor? lengths, bool reverse, bool keep_gates)"
+        " -> (Tensor output, Tensor last, Tensor gates)"
+    )
+    _ops.define(
+        "scan_backward(Tensor? grad_output, Tensor? grad_last, Tensor input, Tensor h_0,"
+        " Tensor kernel, Tensor memory, Tensor? bias, Tensor? lengths, bool reverse,"
+        " Tensor output, Tensor? gates, bool input_needs_grad) -> (Tensor grad_input,"
+        " Tensor grad_h_0, Tensor grad_kernel, Tensor grad_memory, Tensor grad_bias)"
+    )
+    _ops.impl("scan", _scan, "CPU")
+    _ops.impl("scan_backward", _scan_backward, "CPU")
+    torch.library.register_fake("brc_pytorch::scan", _scan_outputs, lib=_ops)
+    torch.library.register_fake("brc_pytorch::scan_backward", _scan_gradients, lib=_ops)
+    torch.library.register_autograd(
+        "brc_pytorch::scan", _backward, setup_context=_setup_context, lib=_ops
+    )
+    register_backend("cpu", Backend("cpu", _run, _run))

@@ -1,0 +1,74 @@
+/* The C interface of the CPU kernels of the BRC and the nBRC.
+ *
+ * Symbols: T steps, B batch rows, I input size, H hidden size. Gates lie side by side in the order
+ * c, a, candidate. Numbers are float or double as `is_double` says, all pointers below alike.
+ *
+ *   a_t = 1 + tanh(U_a x_t + R_a(h_{t-1}) + b_a)
+ *   c_t = sigmoid(U_c x_t + R_c(h_{t-1}) + b_c)
+ *   h_t = c_t h_{t-1} + (1 - c_t) tanh(U x_t + a_t h_{t-1})
+ *
+ * with R(h) = w * h (BRC: `memory` (2H)) or h W (nBRC: `memory` (H, 2H)).
+ */
+
+#ifndef BRC_H
+#define BRC_H
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define BRC_API __declspec(dllexport)
+#else
+#define BRC_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+  int64_t steps, batch, input_size, hidden_size; /* T > 0, the others >= 0 */
+  int64_t input_strides[3];                      /* of `input`, in elements; any */
+  const void* input;                             /* (T, B, I) */
+  const void* h_0;                               /* (B, H), contiguous like all that follow */
+  const void* kernel;                            /* (I, 3H) */
+  const void* memory;                            /* (2H) or (H, 2H) */
+  const void* bias;                              /* (2H), or NULL for none */
+  const int64_t* lengths;                        /* (B), clamped to 0..T, or NULL for all T */
+  int32_t full_memory;                           /* 0: BRC, 1: nBRC */
+  int32_t is_double;
+  int32_t reverse;          /* from each row's last step to its first */
+  int32_t threads;          /* at most; small problems take fewer */
+  int32_t instruction_set;  /* from brc_instruction_sets */
+} brc_layer;
+
+typedef struct {
+  const void* output;           /* (T, B, H), contiguous, as the forward pass left it */
+  const void* gates;            /* (T, B, 2H), the same, or NULL: the gates are computed again */
+  const void* grad_output;      /* (T, B, H), or NULL for zero */
+  int64_t grad_output_strides[3];
+  const void* grad_last;        /* (B, H), contiguous, or NULL for zero */
+  void* grad_input;             /* (T, B, I), or NULL if not wanted */
+  int64_t grad_input_strides[3];
+  void* grad_h_0;               /* (B, H) */
+  void* grad_kernel;            /* (I, 3H) */
+  void* grad_memory;            /* (2H) or (H, 2H) */
+  void* grad_bias;              /* (2H), or NULL if there is no bias */
+} brc_gradients;
+
+/* The instruction sets compiled in that this processor has, best first: a comma-separated list
+ * whose position is `instruction_set`. */
+BRC_API const char* brc_instruction_sets(void);
+
+/* output (T, B, H) contiguous: h_t, zero where a row has ended; last (B, H) contiguous: each row's
+ * last state; gates (T, B, 2H) contiguous: c_t and a_t - 1 for the backward pass, or NULL for none.
+ * Returns 0, or 1 for lack of memory. */
+BRC_API int brc_forward(const brc_layer* layer, void* output, void* last, void* gates);
+
+/* Writes all gradients that are not NULL. Returns 0, or 1 for lack of memory. */
+BRC_API int brc_backward(const brc_layer* layer, const brc_gradients* gradients);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,188 @@
+// What both passes share: sizes, scratch memory, packed weights, and copies of a few steps of the
+// tensors into dense buffers. Strides, direction and row lengths are dealt with here and nowhere
+// else; the arithmetic sees dense rows, padded to whole vectors.
+
+#pragma once
+
+#include "pass.h"
+#include "product.h"
+
+namespace brc::BRC_ISA {
+
+// Lays buffers out one after the other; without memory it only adds up their size.
+class Arena {
+ public:
+  explicit Arena(void* memory) : memory_(static_cast<char*>(memory)) {}
+  template <class T>
+  T* take(int64_t count) {
+    T* const buffer = reinterpret_cast<T*>(memory_ + used_);
+    used_ += (size_t(count) * sizeof(T) + 63) / 64 * 64;
+    return memory_ ? buffer : nullptr;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  char* memory_;
+  size_t used_ = 0;
+};
+
+// Sizes of one pass over some rows. A position counts steps in the order they are taken.
+template <class T>
+struct Plan {
+  int64_t rows;        // n, batch rows
+  int64_t input;       // I
+  int64_t hidden;      // H
+  int64_t ld_input;    // row of inputs, >= I
+  int64_t ld_state;    // row of states, P = padded(H): the columns from H on stay zero
+  int64_t ld_gates;    // row of three gates, P columns each, >= 3P
+  int64_t positions;   // S, positions handled at a time, so that their buffers stay in cache
+
+  Plan(const brc_layer& layer, Rows range)
+      : rows(range.last - range.first),
+        input(layer.input_size),
+        hidden(layer.hidden_size),
+        ld_input(padded<T>(input)),
+        ld_state(padded<T>(hidden)),
+        ld_gates(padded<T>(3 * ld_state)) {
+    constexpr int64_t products_like = 192;           // rows: long products amortise their ends
+    constexpr int64_t cache = 512 * 1024 / sizeof(T);  // numbers: about half of a core's L2
+    const int64_t per_row = ld_input + ld_gates + 2 * ld_state;
+    const int64_t wanted = products_like * per_row > cache ? cache / per_row : products_like;
+    const int64_t least = 64;
+    const int64_t steps = rows ? ((wanted > least ? wanted : least) + rows - 1) / rows : 1;
+    positions = steps < layer.steps ? steps : layer.steps;
+  }
+};
+
+// Where the steps and rows of one pass are in the tensors.
+struct Sequence {
+  const brc_layer& layer;
+  Rows range;
+
+  int64_t time(int64_t position) const {
+    return layer.reverse ? layer.steps - 1 - position : position;
+  }
+  bool is_data(int64_t position, int64_t row) const {
+    return !layer.lengths || time(position) < layer.lengths[range.first + row];
+  }
+};
+
+// Copies `count` numbers that lie `stride` apart to a dense row of `width` columns, zero-filled.
+template <class T>
+inline void copy_row(int64_t count, const T* from, int64_t stride, T* to, int64_t width) {
+  if (stride == 1)
+    std::memcpy(to, from, size_t(count) * sizeof(T));
+  else
+    for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
+  for (int64_t i = count; i < width; ++i) to[i] = 0;
+}
+
+// Positions first <= p < first + count of a (T, B, size) tensor into rows of `width`; zero where a
+// row has no data, so that whatever stands in padding, NaN included, has no effect.
+template <class T>
+void gather(const Sequence& sequence, const T* from, const int64_t* strides, int64_t size,
+            int64_t first, int64_t count, T* to, int64_t width) {
+  const int64_t rows = sequence.range.last - sequence.range.first;
+  for (int64_t p = first; p < first + count; ++p)
+    for (int64_t r = 0; r < rows; ++r, to += width) {
+      const int64_t offset =
+          sequence.time(p) * strides[0] + (sequence.range.first + r) * strides[1];
+      copy_row(sequence.is_data(p, r) ? size : 0, from + offset, strides[2], to, width);
+    }
+}
+
+// The reverse: rows of `width` to a (T, B, size) tensor, zero where a row has no data.
+template <class T>
+void scatter(const Sequence& sequence, const T* from, int64_t width, int64_t size, int64_t first,
+             int64_t count, T* to, const int64_t* strides) {
+  const int64_t rows = sequence.range.last - sequence.range.first;
+  for (int64_t p = first; p < first + count; ++p)
+    for (int64_t r = 0; r < rows; ++r, from += width) {
+      T* const row = to + sequence.time(p) * strides[0] + (sequence.range.first + r) * strides[1];
+      const bool is_data = sequence.is_data(p, r);
+      if (is_data && strides[2] == 1)
+        std::memcpy(row, from, size_t(size) * sizeof(T));
+      else
+        for (int64_t i = 0; i < size; ++i) row[i * strides[2]] = is_data ? from[i] : T(0);
+    }
+}
+
+// Element (k, j) of a stacked parameter (K, gates * H) whose gates are padded to P columns each.
+template <class T>
+struct GateColumns {
+  const T* parameter;
+  int64_t row, hidden, padded_hidden;
+
+  T operator()(int64_t k, int64_t j) const {
+    const int64_t gate = j / padded_hidden, unit = j % padded_hidden;
+    return unit < hidden ? parameter[k * row + gate * hidden + unit] : T(0);
+  }
+};
+
+// The right factors and vectors of the forward pass.
+template <class T, bool full>
+struct Weights {
+  T* kernel;  // packed (I, 3P)
+  T* memory;  // full: packed (H, 2P); otherwise w_c, w_a (2P)
+  T* bias;    // (ld_gates), zero for the candidate and where there is none
+
+  Weights(Arena& arena, const Plan<T>& plan)
+      : kernel(arena.take<T>(plan.input * plan.ld_gates)),
+        memory(arena.take<T>(full ? plan.hidden * padded<T>(2 * plan.ld_state)
+                                  : 2 * plan.ld_state)),
+        bias(arena.take<T>(plan.ld_gates)) {}
+
+  void fill(const brc_layer& layer, const Plan<T>& plan) const {
+    const int64_t H = plan.hidden, P = plan.ld_state;
+    pack(plan.input, 3 * P, kernel,
+         GateColumns<T>{static_cast<const T*>(layer.kernel), 3 * H, H, P});
+    const T* const from = static_cast<const T*>(layer.memory);
+    if constexpr (full)
+      pack(H, 2 * P, memory, GateColumns<T>{from, 2 * H, H, P});
+    else
+      for (int64_t gate = 0; gate < 2; ++gate)
+        copy_row(H, from + gate * H, 1, memory + gate * P, P);
+    for (int64_t j = 0; j < plan.ld_gates; ++j) bias[j] = 0;
+    if (layer.bias)
+      for (int64_t gate = 0; gate < 2; ++gate)
+        copy_row(H, static_cast<const T*>(layer.bias) + gate * H, 1, bias + gate * P, P);
+  }
+};
+
+// The three gates' arguments of `count` rows: x U + bias (+ h W), (count, ld_gates).
+template <class T, bool full>
+void drive(const Plan<T>& plan, const Weights<T, full>& weights, int64_t count, const T* input,
+           T* gates) {
+  product<Left::rows, Right::packed>(count, 3 * plan.ld_state, plan.input, input, plan.ld_input,
+                                     weights.kernel, 0, weights.bias, 0, gates, plan.ld_gates);
+}
+
+template <class T>
+void feed_back(const Plan<T>& plan, const Weights<T, true>& weights, int64_t count, const T* state,
+               T* gates) {
+  product<Left::rows, Right::packed>(count, 2 * plan.ld_state, plan.hidden, state, plan.ld_state,
+                                     weights.memory, 0, gates, plan.ld_gates, gates,
+                                     plan.ld_gates);
+}
+
+// c, a - 1 and the candidate of one vector of units.
+template <class T, int N>
+struct Gates {
+  Vector<T, N> c, a_less_1, candidate;
+};
+
+// gates: one row of drive, at unit j; h: the same units' previous state.
+template <class T, bool full, int N>
+inline Gates<T, N> open(const Plan<T>& plan, const Weights<T, full>& weights, const T* gates,
+                        Vector<T, N> h, int64_t j) {
+  const int64_t P = plan.ld_state;
+  Vector<T, N> for_c = load<N>(gates + j), for_a = load<N>(gates + P + j);
+  if constexpr (!full) {
+    for_c += load<N>(weights.memory + j) * h;
+    for_a += load<N>(weights.memory + P + j) * h;
+  }
+  const Vector<T, N> c = sigmoid<T, N>(for_c), a_less_1 = tanh<T, N>(for_a);
+  return {c, a_less_1, tanh<T, N>(load<N>(gates + 2 * P + j) + (h + a_less_1 * h))};
+}
+
+}  // namespace brc::BRC_ISA
