@@ -30,7 +30,7 @@ struct Backward {
     // The parameters' gradients come first: they lie alike in every thread.
     T* kernel;       // (I, ld_gates)
     T* memory;       // full: (H, 2P); otherwise (2P)
-    T* bias;         // (2P)
+    T* bias;         // (ld_gates)
     T* input;        // (S, n, ld_input): x_t, then its gradient
     T* gates;        // (S, n, ld_gates): the gates' arguments, then their gradients
     T* states;       // (S + 1, n, ld_state); slot 0 is the state before the first position at hand
@@ -40,7 +40,7 @@ struct Backward {
     Own(Arena& arena, const Plan<T>& plan)
         : kernel(arena.take<T>(plan.input * plan.ld_gates)),
           memory(arena.take<T>((full ? plan.hidden : 1) * 2 * plan.ld_state)),
-          bias(arena.take<T>(2 * plan.ld_state)),
+          bias(arena.take<T>(plan.ld_gates)),
           input(arena.take<T>(plan.positions * plan.rows * plan.ld_input)),
           gates(arena.take<T>(plan.positions * plan.rows * plan.ld_gates)),
           states(arena.take<T>((plan.positions + 1) * plan.rows * plan.ld_state)),
@@ -146,20 +146,24 @@ struct Backward {
       product<Left::columns, Right::row_major>(plan.hidden, 2 * P, count, own.states, P, own.gates,
                                                plan.ld_gates, own.memory, 2 * P, own.memory,
                                                2 * P);
-    for (int64_t gate = 0; gate < 2; ++gate)
-      for_each_vector<T>(P, [&](auto width, int64_t j) {
-        constexpr int N = width.value;
-        Vector<T, N> bias = {}, memory = {};
-        const T* from = own.gates + gate * P + j;
-        const T* state = own.states + j;
-        for (int64_t i = 0; i < count; ++i, from += plan.ld_gates, state += P) {
-          bias += load<N>(from);
-          if constexpr (!full) memory += load<N>(from) * load<N>(state);
-        }
-        store<N>(own.bias + gate * P + j, load<N>(own.bias + gate * P + j) + bias);
-        if constexpr (!full)
-          store<N>(own.memory + gate * P + j, load<N>(own.memory + gate * P + j) + memory);
-      });
+    add_columns(plan, count, 3 * P, own.gates, nullptr, own.bias);
+    if constexpr (!full)
+      for (int64_t gate = 0; gate < 2; ++gate)
+        add_columns(plan, count, P, own.gates + gate * P, own.states, own.memory + gate * P);
+  }
+
+  // to[j] += the sum of column j of `count` rows of gate gradients, each times its state if given.
+  static void add_columns(const Plan<T>& plan, int64_t count, int64_t columns, const T* gates,
+                          const T* states, T* to) {
+    for_each_vector<T>(columns, [&](auto width, int64_t j) {
+      constexpr int N = width.value;
+      Vector<T, N> sum = {};
+      for (int64_t i = 0; i < count; ++i) {
+        const auto gate = load<N>(gates + i * plan.ld_gates + j);
+        sum += states ? gate * load<N>(states + i * plan.ld_state + j) : gate;
+      }
+      store<N>(to + j, load<N>(to + j) + sum);
+    });
   }
 
   static void run(const brc_layer& layer, const brc_gradients& gradients, Rows range,
@@ -252,7 +256,7 @@ struct Backward {
     sum(plan, full ? plan.hidden : 1, 2, 2 * P, threads, [&](int i) { return of(i).memory; },
         static_cast<T*>(gradients.grad_memory));
     if (gradients.grad_bias)
-      sum(plan, 1, 2, 2 * P, threads, [&](int i) { return of(i).bias; },
+      sum(plan, 1, layer.bias_gates, plan.ld_gates, threads, [&](int i) { return of(i).bias; },
           static_cast<T*>(gradients.grad_bias));
   }
 

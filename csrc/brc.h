@@ -7,7 +7,8 @@
  *   c_t = sigmoid(U_c x_t + R_c(h_{t-1}) + b_c)
  *   h_t = c_t h_{t-1} + (1 - c_t) tanh(U x_t + a_t h_{t-1})
  *
- * with R(h) = w * h (BRC: `memory` (2H)) or h W (nBRC: `memory` (H, 2H)).
+ * with R(h) = w * h (BRC: `memory` (2H)) or h W (nBRC: `memory` (H, 2H)); the candidate may have a
+ * bias as well.
  */
 
 #ifndef BRC_H
@@ -32,8 +33,9 @@ typedef struct {
   const void* h_0;                               /* (B, H), contiguous like all that follow */
   const void* kernel;                            /* (I, 3H) */
   const void* memory;                            /* (2H) or (H, 2H) */
-  const void* bias;                              /* (2H), or NULL for none */
+  const void* bias;                              /* (bias_gates H), or NULL for none */
   const int64_t* lengths;                        /* (B), clamped to 0..T, or NULL for all T */
+  int32_t bias_gates;                            /* 2: c and a; 3: the candidate too */
   int32_t full_memory;                           /* 0: BRC, 1: nBRC */
   int32_t is_double;
   int32_t reverse;          /* from each row's last step to its first */
@@ -52,7 +54,7 @@ typedef struct {
   void* grad_h_0;               /* (B, H) */
   void* grad_kernel;            /* (I, 3H) */
   void* grad_memory;            /* (2H) or (H, 2H) */
-  void* grad_bias;              /* (2H), or NULL if there is no bias */
+  void* grad_bias;              /* (bias_gates H), or NULL if there is no bias */
 } brc_gradients;
 
 /* The instruction sets compiled in that this processor has, best first: a comma-separated list

@@ -50,8 +50,10 @@ struct Forward {
             store_first<N>(H - j, kept + H + j, a_less_1);
           }
         });
-      else
+      else {
         std::memcpy(next, state, size_t(plan.ld_state) * sizeof(T));
+        if (kept) std::memset(kept, 0, size_t(2 * H) * sizeof(T));
+      }
       gates += plan.ld_gates;
       state += plan.ld_state;
       next += plan.ld_state;

@@ -124,7 +124,7 @@ template <class T, bool full>
 struct Weights {
   T* kernel;  // packed (I, 3P)
   T* memory;  // full: packed (H, 2P); otherwise w_c, w_a (2P)
-  T* bias;    // (ld_gates), zero for the candidate and where there is none
+  T* bias;    // (ld_gates), zero where there is none
 
   Weights(Arena& arena, const Plan<T>& plan)
       : kernel(arena.take<T>(plan.input * plan.ld_gates)),
@@ -144,7 +144,7 @@ struct Weights {
         copy_row(H, from + gate * H, 1, memory + gate * P, P);
     for (int64_t j = 0; j < plan.ld_gates; ++j) bias[j] = 0;
     if (layer.bias)
-      for (int64_t gate = 0; gate < 2; ++gate)
+      for (int64_t gate = 0; gate < layer.bias_gates; ++gate)
         copy_row(H, static_cast<const T*>(layer.bias) + gate * H, 1, bias + gate * P, P);
   }
 };

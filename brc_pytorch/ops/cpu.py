@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from brc_pytorch.ops import reference
 from brc_pytorch.ops.library import Backend, Recurrence, register_backend
@@ -41,6 +42,7 @@ class _Layer(ctypes.Structure):
         ("memory", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
         ("lengths", ctypes.c_void_p),
+        ("bias_gates", ctypes.c_int32),
         ("full_memory", ctypes.c_int32),
         ("is_double", ctypes.c_int32),
         ("reverse", ctypes.c_int32),
@@ -141,6 +143,7 @@ class _Call:
             input.stride(),
             input.data_ptr(),
             *map(_pointer, self.tensors),
+            0 if bias is None else bias.shape[0] // max(h_0.shape[1], 1),
             memory.dim() == 2,  # noqa: PLR2004 - (H, 2H) in the nBRC, (2H) in the BRC
             input.dtype == torch.float64,
             reverse,
@@ -235,7 +238,7 @@ def _scan_backward(
     gradients = _scan_gradients(grad_output, grad_last, *inputs, output, gates, input_needs_grad)
     grad_input, grad_h_0, grad_kernel, grad_memory, grad_bias = gradients
     call = _Call(*inputs)
-    output, grad_last = output.contiguous(), _dense(grad_last)
+    output, gates, grad_last = output.contiguous(), _dense(gates), _dense(grad_last)
     arguments = _Gradients(
         output.data_ptr(),
         _pointer(gates),
@@ -322,9 +325,12 @@ def _run(
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
     """Both recurrences: the memory's shape tells which."""
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:  # noqa: SLF001 - nothing public tells
+        return _reference(memory)(input, h_0, kernel, memory, bias, lengths, reverse)
     tensors = (input, h_0, kernel, memory, bias)
-    if input.dtype not in (torch.float32, torch.float64):
-        tensors = tuple(None if t is None else t.float() for t in tensors)
+    # Under autocast the dtypes may differ; the output's is the input's, as nn.GRU's is.
+    dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+    tensors = tuple(tensor if tensor is None else tensor.to(dtype) for tensor in tensors)
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     full = memory.dim() == 2  # noqa: PLR2004 - (H, 2H), against (2H)
     products = 3 * input.shape[2] + (2 * h_0.shape[1] if full else 0)

@@ -4,6 +4,7 @@ A backend is one implementation of both recurrences. The tensor's device chooses
 registered; the reference serves every device that has none.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ class Backend:
 _backends = {"reference": Backend(None, reference.brc_scan, reference.nbrc_scan)}
 # A plain global, as torch.backends' flags are: torch.compile cannot trace a ContextVar.
 _forced: str | None = None
+_has_said = False
 
 
 def register_backend(name: str, implementation: Backend) -> None:
@@ -105,6 +107,8 @@ def _select(device: torch.device) -> Backend:
         for candidate in _backends.values():
             if candidate.device_type == device.type:
                 return candidate
+        if device.type == "cpu":
+            _say_once_that_kernels_are_missing()
         return _backends["reference"]
     forced = _backends[_forced]
     if forced.device_type not in (None, device.type):
@@ -112,6 +116,18 @@ def _select(device: torch.device) -> Backend:
             f"backend {_forced!r} computes on {forced.device_type} tensors, got input on {device}"
         )
     return forced
+
+
+def _say_once_that_kernels_are_missing() -> None:
+    global _has_said  # noqa: PLW0603 - once a process
+    if not _has_said and not torch.compiler.is_compiling():
+        _has_said = True
+        warnings.warn(
+            "this installation of brc_pytorch has no compiled kernels for the CPU: the cells work, "
+            "about ten times slower; `pip install brc_pytorch` with a C++ compiler builds them",
+            RuntimeWarning,
+            stacklevel=5,
+        )
 
 
 def mixes_dtypes(device: torch.device) -> bool:
