@@ -302,7 +302,9 @@ def _differentiable_backward(
     # A view each: a tensor that is passed twice gets two gradients.
     tensors = [tensor if tensor is None else tensor.view_as(tensor) for tensor in tensors]
     results = _reference(tensors[3])(*tensors, lengths, ctx.reverse)
-    known = [(r, g) for r, g in zip(results, (grad_output, grad_last), strict=True) if g is not None]
+    known = [
+        (r, g) for r, g in zip(results, (grad_output, grad_last), strict=True) if g is not None
+    ]
     needed = [i for i, need in enumerate(ctx.needs_input_grad) if need]
     gradients = torch.autograd.grad(
         [result for result, _ in known],

@@ -117,6 +117,37 @@ def test_autocast(network_type):
     assert all(bool(parameter.grad.any()) for parameter in rnn.parameters())
 
 
+@pytest.mark.parametrize("network_type", NETWORKS)
+def test_compiles_in_one_graph_once_for_all_lengths(network_type):
+    rnn = network(network_type, dropout=0.0)
+    graphs = []
+
+    def count(graph, _inputs):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(rnn, fullgraph=True, dynamic=True, backend=count)
+    for steps, batch in ((7, 4), (8, 4), (30, 2), (5, 9)):
+        x = torch.randn(steps, batch, 3)
+        torch.testing.assert_close(compiled(x), rnn(x))
+    assert len(graphs) == 1
+    x = torch.randn(6, 3, 3)
+    found = {name.removeprefix("_orig_mod."): g for name, g in gradients(compiled, x).items()}
+    torch.testing.assert_close(found, gradients(rnn, x))
+
+
+@pytest.mark.parametrize("network_type", NETWORKS)
+def test_exports_with_time_and_batch_open(network_type):
+    rnn = network(network_type).eval()
+    time, batch = torch.export.Dim("time"), torch.export.Dim("batch")
+    program = torch.export.export(
+        rnn, (torch.randn(7, 4, 3),), dynamic_shapes=({0: time, 1: batch},)
+    )
+    for steps, rows in ((7, 4), (21, 2)):
+        x = torch.randn(steps, rows, 3)
+        torch.testing.assert_close(program.module()(x), rnn(x))
+
+
 def _distributed(rank, world_size, rendezvous, results):
     dist.init_process_group(
         "gloo",

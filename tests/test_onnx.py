@@ -1,0 +1,82 @@
+"""Exported networks, run by onnxruntime, beside the networks."""
+
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from brc_pytorch import BRC, NBRC
+from brc_pytorch.onnx import translations
+
+
+def export(module, x, path, **options):
+    """Export with time and batch left open, as the documents show it; return the ONNX model."""
+    program = torch.onnx.export(
+        module,
+        (x,),
+        path,
+        dynamo=True,
+        verbose=False,
+        custom_translation_table=translations(),
+        **options,
+    )
+    return program.model_proto
+
+
+def run(path, x):
+    session = onnxruntime.InferenceSession(path)
+    results = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    return tuple(map(torch.from_numpy, results))
+
+
+@pytest.mark.parametrize("network_type", [BRC, NBRC])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_layers": 2, "bidirectional": True},
+        {"batch_first": True},
+        {"bias": False},
+        {"candidate_bias": True, "learn_initial_state": True},
+    ],
+    ids=["deep", "batch first", "no bias", "all options"],
+)
+def test_one_scan_a_layer_and_direction(network_type, dtype, options, tmp_path):
+    torch.manual_seed(0)
+    rnn = network_type(3, 5, dtype=dtype, **options).eval()
+    with torch.no_grad():
+        for parameter in rnn.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    path = tmp_path / "network.onnx"
+    batch_first = options.get("batch_first", False)
+    dynamic = {0: "batch", 1: "time"} if batch_first else {0: "time", 1: "batch"}
+    model = export(rnn, torch.randn(7, 2, 3, dtype=dtype), path, dynamic_shapes=(dynamic,))
+    assert [node.op_type for node in model.graph.node].count("Scan") == len(rnn.cells)
+    assert "Loop" not in {node.op_type for node in model.graph.node}
+    for shape in ((7, 2, 3), (19, 4, 3), (1, 1, 3)):
+        x = torch.randn(shape, dtype=dtype)
+        tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+        torch.testing.assert_close(run(path, x), rnn(x), rtol=0, atol=tolerance)
+
+
+def test_a_network_inside_a_model(tmp_path):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encode = nn.Linear(2, 3)
+            self.rnn = NBRC(3, 5, batch_first=True)
+            self.decode = nn.Linear(5, 1)
+
+        def forward(self, x):
+            return self.decode(self.rnn(torch.relu(self.encode(x)))[0][:, -1])
+
+    model, path = Model().eval(), tmp_path / "model.onnx"
+    export(model, torch.randn(2, 6, 2), path, dynamic_shapes=({0: "batch", 1: "time"},))
+    x = torch.randn(5, 11, 2)
+    torch.testing.assert_close(run(path, x), (model(x),), rtol=0, atol=1e-5)
+
+
+def test_without_kernels_there_is_nothing_to_translate(monkeypatch):
+    monkeypatch.setattr(torch.ops, "brc_pytorch", object())
+    with pytest.raises(RuntimeError, match="expected the compiled kernels of brc_pytorch"):
+        translations()
