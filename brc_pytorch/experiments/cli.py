@@ -1,0 +1,370 @@
+"""The command `brc`: train and compare cells on the benchmarks, plot and tabulate the results."""
+
+import itertools
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from brc_pytorch.experiments.tasks import (
+    CELLS,
+    BinaryAdditionTask,
+    CopyFirstInputTask,
+    Task,
+    cell_type,
+)
+
+# Lightning, pandas and matplotlib take seconds to import; `brc --help` does without them.
+if TYPE_CHECKING:
+    from brc_pytorch.experiments.sweep import Outcome
+    from brc_pytorch.experiments.training import Progress as RunProgress
+    from brc_pytorch.experiments.training import Run
+
+Value = TypeVar("Value")
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(
+    name="brc",
+    help="Compare bistable recurrent cells with other ones on the benchmarks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+_COPY, _ADDITION = CopyFirstInputTask(), BinaryAdditionTask()
+_COMPARED = "LSTM,GRU,BRC,nBRC"
+
+_COMPARISON, _RUNNING = "What is compared", "How it is run"
+
+
+def _list_of(what: str, help: str) -> Any:  # noqa: ANN401 - Typer's options have no public type
+    return typer.Option(help=help, metavar=f"{what},...", rich_help_panel=_COMPARISON)
+
+
+def _number(help: str, least: float = 1) -> Any:  # noqa: ANN401 - Typer's options have no public type
+    return typer.Option(help=help, min=least, rich_help_panel="Settings")
+
+
+Cells = Annotated[str, _list_of("NAME", f"Cells: {', '.join(CELLS)}, or module:Class of your own.")]
+Layers = Annotated[str, _list_of("INT", "Numbers of layers.")]
+Lengths = Annotated[str, _list_of("INT", "Lengths of the sequences.")]
+Seeds = Annotated[str, _list_of("INT", "A run of each, with its own data and first weights.")]
+Output = Annotated[
+    Path,
+    typer.Option(
+        help="Folder of the results. Stopped runs in it are continued, finished ones kept.",
+        rich_help_panel=_RUNNING,
+    ),
+]
+Jobs = Annotated[int, typer.Option(help="Runs trained at a time.", min=1, rich_help_panel=_RUNNING)]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda or auto.", metavar="NAME", rich_help_panel=_RUNNING)
+]
+Directory = Annotated[Path, typer.Argument(help="Output folder of an experiment.")]
+
+
+@app.command("copy-first-input")
+def copy_first_input(
+    cells: Cells = _COMPARED,
+    lengths: Lengths = "5,100,300",
+    layers: Layers = "2",
+    seeds: Seeds = "0",
+    hidden_size: Annotated[int, _number("Units of a layer.")] = _COPY.hidden_size,
+    train_size: Annotated[int, _number("Training sequences.")] = _COPY.train_size,
+    test_size: Annotated[int, _number("Test sequences.")] = _COPY.test_size,
+    batch_size: Annotated[int, _number("Sequences in a batch.")] = _COPY.batch_size,
+    epochs: Annotated[int, _number("Epochs at most.")] = _COPY.epochs,
+    learning_rate: Annotated[float, _number("Step size of Adam.", 0)] = _COPY.learning_rate,
+    stop_below: Annotated[
+        float, _number("Training ends after an epoch with a test loss below this.", 0)
+    ] = _COPY.stop_below,
+    output: Output = Path("results/copy-first-input"),
+    jobs: Jobs = 1,
+    device: Device = "auto",
+) -> None:
+    """Train cells to tell the first of many random numbers; the loss is the squared error.
+
+    The defaults are the experiment of brc-pytorch 0.1.3.
+
+    The same command continues runs that were stopped.
+    """
+    chosen = _planned(
+        lambda: [
+            CopyFirstInputTask(
+                length=length,
+                layers=number,
+                hidden_size=hidden_size,
+                train_size=train_size,
+                test_size=test_size,
+                batch_size=batch_size,
+                epochs=epochs,
+                learning_rate=learning_rate,
+                stop_below=stop_below,
+            )
+            for length in _list("lengths", lengths, int)
+            for number in _list("layers", layers, int)
+        ]
+    )
+    _train(chosen, cells, seeds, output, jobs, device)
+
+
+@app.command("binary-addition")
+def binary_addition(
+    cells: Cells = _COMPARED,
+    layers: Layers = "1,2",
+    seeds: Seeds = "0,1,2,3,4",
+    hidden_size: Annotated[int, _number("Units of a layer.")] = _ADDITION.hidden_size,
+    min_length: Annotated[
+        int, _number("Length trained first, and shortest length tested.", 2)
+    ] = _ADDITION.min_length,
+    max_length: Annotated[int, _number("Length trained last.", 2)] = _ADDITION.max_length,
+    epochs_per_length: Annotated[
+        int, _number("Epochs on each length.")
+    ] = _ADDITION.epochs_per_length,
+    train_size: Annotated[int, _number("Training samples a length.")] = _ADDITION.train_size,
+    validation_size: Annotated[
+        int, _number("Validation samples a length.")
+    ] = _ADDITION.validation_size,
+    batch_size: Annotated[int, _number("Samples in a batch.")] = _ADDITION.batch_size,
+    learning_rate: Annotated[float, _number("Step size of Adam.", 0)] = _ADDITION.learning_rate,
+    test_size: Annotated[int, _number("Test samples a length.")] = _ADDITION.test_size,
+    max_test_length: Annotated[
+        int, _number("Longest length tested.", 2)
+    ] = _ADDITION.max_test_length,
+    output: Output = Path("results/binary-addition"),
+    jobs: Jobs = 1,
+    device: Device = "auto",
+) -> None:
+    """Train cells to add binary numbers, longer and longer ones, and test them far beyond.
+
+    The defaults are the experiment of brc-pytorch 0.1.3.
+
+    The same command continues runs that were stopped.
+    """
+    chosen = _planned(
+        lambda: [
+            BinaryAdditionTask(
+                layers=number,
+                hidden_size=hidden_size,
+                min_length=min_length,
+                max_length=max_length,
+                epochs_per_length=epochs_per_length,
+                train_size=train_size,
+                validation_size=validation_size,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                test_size=test_size,
+                max_test_length=max_test_length,
+            )
+            for number in _list("layers", layers, int)
+        ]
+    )
+    _train(chosen, cells, seeds, output, jobs, device)
+
+
+@app.command()
+def plot(directory: Directory) -> None:
+    """Draw the plots of an output folder from its files."""
+    from brc_pytorch.experiments import report  # noqa: PLC0415 - see TYPE_CHECKING above
+
+    paths = _planned(lambda: report.plot(directory))
+    if not paths:
+        _fail(
+            f"{directory} has no run yet that has ended its first epoch; there is nothing to plot"
+        )
+    _print_paths(paths)
+
+
+@app.command()
+def table(directory: Directory) -> None:
+    """Print the table of an output folder from its files."""
+    from brc_pytorch.experiments import report  # noqa: PLC0415 - see TYPE_CHECKING above
+
+    console.print(_planned(lambda: report.table(directory)))
+
+
+def main() -> None:
+    """Run the command `brc`."""
+    # A cell of one's own is looked up where the command is called, as `python -m` does.
+    sys.path.insert(0, str(Path.cwd()))
+    app()
+
+
+def _fail(message: object, code: int = BAD_INPUT) -> NoReturn:
+    errors.print(f"[bold red]Error:[/] {message}", soft_wrap=True, highlight=False)
+    raise typer.Exit(code)
+
+
+def _planned(make: Callable[[], Value]) -> Value:
+    """Return what `make` makes; what it refuses is the user's input, told in one line."""
+    try:
+        return make()
+    except ValueError as error:
+        _fail(error)
+
+
+def _list(name: str, text: str, kind: Callable[[str], Value]) -> list[Value]:
+    """Read a comma-separated list, without repeats.
+
+    Raises:
+        ValueError: If it is empty, or holds what is not of the kind.
+    """
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    if not items:
+        raise ValueError(f"{name}: expected a comma-separated list, got {text!r}")
+    try:
+        return list(dict.fromkeys(kind(item) for item in items))
+    except ValueError as error:
+        if kind is not int:
+            raise
+        raise ValueError(f"{name}: expected whole numbers with commas, got {text!r}") from error
+
+
+def _known_cell(name: str) -> str:
+    """Return the name as it is spelt in `CELLS`, or of a cell that can be imported.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    spelt = {known.casefold(): known for known in CELLS}.get(name.casefold(), name)
+    cell_type(spelt)
+    return spelt
+
+
+def _train(
+    tasks: Sequence[Task], cells: str, seeds: str, output: Path, jobs: int, device: str
+) -> None:
+    """Train every cell on every task with every seed, then show the table and the plots."""
+    from brc_pytorch.experiments import report  # noqa: PLC0415 - see TYPE_CHECKING above
+    from brc_pytorch.experiments.sweep import claim_folder, sweep  # noqa: PLC0415
+    from brc_pytorch.experiments.training import Run, choose_device  # noqa: PLC0415
+
+    names = _planned(lambda: _list("cells", cells, _known_cell))
+    numbers = _planned(lambda: _list("seeds", seeds, int))
+    # Seed by seed, so that a first comparison of all cells is there early.
+    runs = [Run(task, cell, seed) for seed, task, cell in itertools.product(numbers, tasks, names)]
+    _planned(lambda: claim_folder(runs, output))
+    chosen = _planned(lambda: choose_device(device))
+    lists: dict[str, Iterable[object]] = {"cells": names, "seeds": numbers}
+    for key in tasks[0].dimensions:
+        lists[key] = dict.fromkeys(getattr(task, key) for task in tasks)
+    _print_settings(runs, lists, chosen.type, jobs, output)
+    try:
+        with _Board(len(runs)) as board:
+            outcomes = sweep(
+                runs, output, jobs=jobs, device=device, report=board.show, finished=board.end
+            )
+    except KeyboardInterrupt:
+        errors.print("\nStopped. The same command continues where it was.")
+        raise typer.Exit(INTERRUPTED) from None
+    console.print(report.table(output))
+    _print_paths(report.plot(output))
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if failed:
+        _fail(
+            f"{len(failed)} of {len(runs)} runs failed, see above; the same command continues them",
+            FAILED,
+        )
+
+
+def _print_settings(
+    runs: "Sequence[Run]", lists: dict[str, Iterable[object]], device: str, jobs: int, output: Path
+) -> None:
+    """Print every number that the results depend on."""
+    from brc_pytorch.experiments.sweep import shared_settings  # noqa: PLC0415
+
+    shared = shared_settings(runs[0])
+    grid = Table.grid(padding=(0, 2))
+    grid.title, grid.title_justify = f"[bold]{shared.pop('task')}[/]", "left"
+    for name, values in lists.items():
+        grid.add_row(name, ", ".join(map(str, values)))
+    for name, value in shared.items():
+        grid.add_row(name.replace("_", " "), f"{value:,}")
+    grid.add_row("optimizer", "Adam")
+    grid.add_row("device", f"{device}, {torch.get_num_threads()} threads, {jobs} run(s) at a time")
+    grid.add_row("output", str(output))
+    console.print(grid, highlight=False)
+    console.print()
+
+
+def _print_paths(paths: Iterable[Path]) -> None:
+    for path in paths:
+        console.print(str(path), soft_wrap=True, highlight=False)
+
+
+class _Board:
+    """The progress bars: one for each run under way, and one for all runs."""
+
+    def __init__(self, runs: int) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[losses]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=console,
+            transient=True,
+        )
+        self._all = self._bars.add_task("all runs", total=runs, losses="", visible=runs > 1)
+        self._tasks: dict[str, TaskID] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "_Board":  # noqa: PYI034 - Self is not in Python 3.10
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def show(self, progress: "RunProgress") -> None:
+        """Move the bar of a run."""
+        losses = "" if progress.loss is None else f"loss {progress.loss:.3f}"
+        if progress.held_out is not None:
+            losses += f", {progress.held_out_name} {progress.held_out:.3f}"
+        description = f"{progress.name} {progress.doing}".strip()
+        with self._lock:
+            if progress.name not in self._tasks:
+                # A continued run starts where it was, so that its speed is not overrated.
+                self._tasks[progress.name] = self._bars.add_task(
+                    description, completed=progress.iteration, losses=losses
+                )
+            self._bars.update(
+                self._tasks[progress.name],
+                description=description,
+                completed=progress.iteration,
+                total=progress.iterations,
+                losses=losses,
+            )
+
+    def end(self, outcome: "Outcome") -> None:
+        """Replace the bar of a run by a line that tells how it ended."""
+        name = outcome.run.name
+        with self._lock:
+            if name in self._tasks:
+                self._bars.remove_task(self._tasks.pop(name))
+            self._bars.advance(self._all)
+        if outcome.error is not None:
+            trace = "".join(traceback.format_exception(outcome.error))
+            errors.print(f"{trace}{name} failed", style="red", markup=False, highlight=False)
+        else:
+            told = "was finished before" if outcome.skipped else "is finished"
+            console.print(f"{name} {told}", highlight=False)
