@@ -175,9 +175,9 @@ def _save(figure: Figure, path: Path) -> list[Path]:
 def _smooth(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     """Return iterations and the moving average of their loss, at no more points than are seen."""
     window = moving_average_window(int(table["length"].iloc[0]))
-    loss = table["loss"].rolling(window, min_periods=min(window, len(table))).mean()
+    loss = table["loss"].rolling(window, min_periods=1).mean()
     step = math.ceil(len(table) / _MOST_POINTS)
-    kept = loss.dropna().index[::-1][::step][::-1]
+    kept = loss.index[::-1][::step][::-1]
     return table["iteration"][kept], loss[kept]
 
 
@@ -221,9 +221,9 @@ def plot_training_loss(experiment: Experiment) -> list[Path]:
                     linestyle=styles.get(run.settings.get("length"), "solid"),
                     alpha=0.9,
                 )
-            axis.set_yscale("log")
-            axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            axis.set_xlim(left=0)
+            axis.set_ylim(bottom=0)
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
             axis.set_xlabel("gradient iteration")
         loss = "mean squared error" if is_copy else "binary cross-entropy"
@@ -316,7 +316,7 @@ def _seconds(value: float) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}"
 
 
 def _loss(value: float) -> str:
@@ -361,11 +361,11 @@ def _columns(settings: dict[str, Any]) -> list[_Column]:
             settings[key] for key in ("min_length", "max_length", "max_test_length")
         )
         columns = [
-            _Column(f"accuracy at {first}-{limit}", _accuracy(first, limit), _percent),
-            _Column(f"at {limit + 1}-{last}", _accuracy(limit + 1, last), _percent),
-            _Column(f"at {last}", _accuracy(last, last), _percent),
+            _Column(f"right at {first}-{limit}, %", _accuracy(first, limit), _percent),
+            _Column(f"at {limit + 1}-{last}, %", _accuracy(limit + 1, last), _percent),
+            _Column(f"at {last}, %", _accuracy(last, last), _percent),
         ]
-    return [*columns, _Column("training time", _result("seconds"), _seconds)]
+    return columns
 
 
 def table(directory: Path) -> Table:
@@ -382,9 +382,10 @@ def table(directory: Path) -> Table:
     grid = Table(title=experiment.settings["task"], title_justify="left", header_style="bold")
     for kind in kinds:
         grid.add_column(kind, justify="left" if kind == "cell" else "right")
-    grid.add_column("finished", justify="right")
+    grid.add_column("runs", justify="right")
     for column in columns:
         grid.add_column(column.title, justify="right")
+    grid.add_column("time", justify="right")
     rows: dict[tuple[Any, ...], list[RunFiles]] = {}
     for run in experiment.runs:
         rows.setdefault(tuple(run.settings[kind] for kind in kinds), []).append(run)
@@ -392,7 +393,8 @@ def table(directory: Path) -> Table:
         finished = [run for run in runs if run.result is not None]
         grid.add_row(
             *map(str, values),
-            f"{len(finished)} of {len(runs)}",
+            str(len(runs)) if len(finished) == len(runs) else f"{len(finished)} of {len(runs)}",
             *(_mean_and_error(map(column.value, finished), column.show) for column in columns),
+            _seconds(sum(map(_result("seconds"), finished))),
         )
     return grid

@@ -19,6 +19,7 @@ and every random number is drawn from a stream that the seed and the epoch deter
 import contextlib
 import dataclasses
 import datetime as dt
+import functools
 import json
 import logging
 import os
@@ -292,7 +293,8 @@ class _Recorder(Callback):
             write_file(self.directory / BEST, lambda file: torch.save(weights, file))
         write_file(self.directory / LAST, lambda file: torch.save(weights, file))
         # Last: what is written above for an epoch that the checkpoint misses is written again.
-        write_file(self.directory / CHECKPOINT, trainer.save_checkpoint)
+        save = functools.partial(trainer.save_checkpoint, weights_only=False)  # the optimizer, too
+        write_file(self.directory / CHECKPOINT, save)
         trainer.should_stop = self.is_over
 
     def _training_table(self) -> pd.DataFrame:
