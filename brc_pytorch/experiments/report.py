@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from rich.table import Table
 
 from brc_pytorch.experiments.sweep import EXPERIMENT
-from brc_pytorch.experiments.tasks import CopyFirstInputTask
+from brc_pytorch.experiments.tasks import BinaryAdditionTask, CopyFirstInputTask
 from brc_pytorch.experiments.training import CONFIG, RESULT, TEST, TRAINING, read_json, write_file
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; a cell keeps its own in
@@ -57,6 +57,14 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "brc",  # the same data give the same file
 }
+_TITLES = {
+    CopyFirstInputTask.name: "Copy-First-Input",
+    BinaryAdditionTask.name: "Binary Addition",
+}
+_WINDOW = 100
+"""Gradient iterations in the moving average of the training loss."""
+_SHORT_LENGTH, _SHORT_WINDOW = 5, 20
+"""The same for Copy-First-Input of this length or less, which is learnt in fewer iterations."""
 _MOST_POINTS = 1000
 """More points of a smoothed line than this cannot be seen, and make an SVG slow."""
 
@@ -76,9 +84,8 @@ class RunFiles:
     result: dict[str, Any] | None
 
     def table(self, name: str) -> pd.DataFrame:
-        """Read one of the run's tables; it is empty before the first epoch has ended."""
-        path = self.directory / name
-        return pd.read_csv(path) if path.exists() else pd.DataFrame()
+        """Read one of the run's tables."""
+        return pd.read_csv(self.directory / name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,24 +147,21 @@ def read_experiment(directory: Path) -> Experiment:
     return Experiment(directory, read_json(directory / EXPERIMENT), sorted(runs, key=order))
 
 
-def moving_average_window(length: int) -> int:
-    """Return the predecessor's window, in iterations: 20 for its shortest length, 5, else 100."""
-    return 20 if length <= 5 else 100  # noqa: PLR2004 - as the docstring says
-
-
 def _colours(cells: Iterable[str]) -> dict[str, str]:
     spare = iter(_SPARE_COLOURS)
     return {cell: _CELL_COLOURS.get(cell) or next(spare, "#BBBBBB") for cell in cells}
 
 
-def _panels(experiment: Experiment) -> tuple[Figure, list[tuple[int, Axes]]]:
-    """Make a figure with a panel for each number of layers."""
+def _panels(experiment: Experiment, pad: float = 6) -> tuple[Figure, list[tuple[int, Axes]]]:
+    """Make a figure with a panel for each number of layers, its title `pad` points above it."""
     layers = experiment.values("layers")
     figure = Figure(figsize=(2.2 + 5.2 * len(layers), 4.6), layout="constrained")
     axes = figure.subplots(1, len(layers), sharey=True, squeeze=False)[0]
     units = experiment.settings["hidden_size"]
     for number, axis in zip(layers, axes, strict=True):
-        axis.set_title(f"{number} layer{'s' if number > 1 else ''} of {units} units", loc="left")
+        plural = "s" if number > 1 else ""
+        axis.set_title(f"{number} layer{plural} of {units} units", loc="left", pad=pad)
+    figure.suptitle(_TITLES[experiment.settings["task"]], x=0.01, ha="left", weight="bold")
     return figure, list(zip(layers, axes, strict=True))
 
 
@@ -172,13 +176,16 @@ def _save(figure: Figure, path: Path) -> list[Path]:
     return paths
 
 
-def _smooth(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+def _smooth(run: RunFiles) -> tuple[pd.Series, pd.Series]:
     """Return iterations and the moving average of their loss, at no more points than are seen."""
-    window = moving_average_window(int(table["length"].iloc[0]))
-    loss = table["loss"].rolling(window, min_periods=1).mean()
-    step = math.ceil(len(table) / _MOST_POINTS)
-    kept = loss.index[::-1][::step][::-1]
-    return table["iteration"][kept], loss[kept]
+    losses = run.table(TRAINING)
+    short = run.settings.get("length", math.inf) <= _SHORT_LENGTH
+    window = _SHORT_WINDOW if short else _WINDOW
+    # The first points average over what there is.
+    smooth = losses["loss"].rolling(window, min_periods=1).mean()
+    step = math.ceil(len(losses) / _MOST_POINTS)
+    kept = smooth.index[::-1][::step][::-1]  # the last one always
+    return losses["iteration"][kept], smooth[kept]
 
 
 def plot_training_loss(experiment: Experiment) -> list[Path]:
@@ -191,6 +198,8 @@ def plot_training_loss(experiment: Experiment) -> list[Path]:
     """
     is_copy = experiment.settings["task"] == CopyFirstInputTask.name
     colours = _colours(experiment.values("cell"))
+    # Thin lines over thick ones: cells that learn nothing lie upon each other.
+    widths = {cell: 1.4 + 0.5 * place for place, cell in enumerate(reversed(colours))}
     lengths = experiment.values("length")
     styles = {
         length: _LINE_STYLES[place % len(_LINE_STYLES)]
@@ -212,13 +221,13 @@ def plot_training_loss(experiment: Experiment) -> list[Path]:
                     fontsize=9,
                 )
             for run in experiment.select(layers=layers):
-                table = run.table(TRAINING)
-                if table.empty:
-                    continue
+                if not (run.directory / TRAINING).exists():
+                    continue  # its first epoch is under way
                 axis.plot(
-                    *_smooth(table),
+                    *_smooth(run),
                     color=colours[run.settings["cell"]],
                     linestyle=styles.get(run.settings.get("length"), "solid"),
+                    linewidth=widths[run.settings["cell"]],
                     alpha=0.9,
                 )
             axis.set_xlim(left=0)
@@ -227,7 +236,11 @@ def plot_training_loss(experiment: Experiment) -> list[Path]:
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
             axis.set_xlabel("gradient iteration")
         loss = "mean squared error" if is_copy else "binary cross-entropy"
-        panels[0][1].set_ylabel(f"training {loss}\n(moving average)")
+        window = f"{_WINDOW} iterations"
+        if lengths and lengths[0] <= _SHORT_LENGTH:
+            window += f", {_SHORT_WINDOW} for length {lengths[0]}"
+        panels[0][1].set_ylabel(f"training {loss}")
+        figure.supxlabel(f"moving average of {window}", color=_GREY, fontsize=9)
         handles = [Line2D([], [], color=colour, label=cell) for cell, colour in colours.items()]
         handles += [
             Line2D([], [], color=_GREY, linestyle=styles[length], label=f"length {length}")
@@ -246,27 +259,29 @@ def plot_accuracy(experiment: Experiment) -> list[Path]:
     colours = _colours(experiment.values("cell"))
     limit = experiment.settings["max_length"]
     with mpl.rc_context(_STYLE):
-        figure, panels = _panels(experiment)
+        figure, panels = _panels(experiment, pad=20)
         for layers, axis in panels:
             axis.axvline(limit, color=_GREY, linewidth=1)
             axis.annotate(
                 f"trained up to {limit}",
-                (limit, 1.02),
+                (limit, 1),
                 xycoords=axis.get_xaxis_transform(),
-                xytext=(4, 0),
+                xytext=(0, 4),
                 textcoords="offset points",
+                ha="center",
                 color=_GREY,
                 fontsize=9,
             )
             for cell, colour in colours.items():
-                tables = [run.table(TEST) for run in experiment.select(cell=cell, layers=layers)]
-                accuracy = pd.concat(
-                    [table.set_index("length")["accuracy"] for table in tables if not table.empty]
-                    or [pd.Series(dtype=float)],
-                    axis=1,
-                )
-                mean = accuracy.mean(axis=1)
-                error = accuracy.sem(axis=1)
+                tables = [
+                    run.table(TEST)
+                    for run in experiment.select(cell=cell, layers=layers)
+                    if (run.directory / TEST).exists()
+                ]
+                if not tables:
+                    continue  # all of its runs are still being trained
+                accuracy = pd.concat(tables).groupby("length")["accuracy"]
+                mean, error = accuracy.mean(), accuracy.sem()
                 axis.plot(mean.index, mean, color=colour)
                 axis.fill_between(
                     mean.index, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0
@@ -275,7 +290,8 @@ def plot_accuracy(experiment: Experiment) -> list[Path]:
             axis.yaxis.set_major_formatter(PercentFormatter(1))
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.set_xlabel("length (bits of both numbers)")
-        panels[0][1].set_ylabel("test sequences with all bits right")
+        band = "\n(mean ± standard error of the runs)" if len(experiment.values("seed")) > 1 else ""
+        panels[0][1].set_ylabel(f"test sequences with all bits right{band}")
         handles = [Line2D([], [], color=colour, label=cell) for cell, colour in colours.items()]
         figure.legend(handles=handles, loc="outside right upper")
         return _save(figure, experiment.directory / "accuracy")
