@@ -188,13 +188,10 @@ def _smooth(run: RunFiles) -> tuple[pd.Series, pd.Series]:
     return losses["iteration"][kept], smooth[kept]
 
 
-def plot_training_loss(experiment: Experiment) -> list[Path]:
-    """Plot the training loss against the gradient iteration, smoothed by a moving average.
+def draw_training_loss(experiment: Experiment) -> Figure:
+    """Draw the training loss against the gradient iteration, smoothed by a moving average.
 
     One colour a cell, one line style a length, one line a seed, one panel a number of layers.
-
-    Returns:
-        The files, PNG and SVG.
     """
     is_copy = experiment.settings["task"] == CopyFirstInputTask.name
     colours = _colours(experiment.values("cell"))
@@ -205,96 +202,90 @@ def plot_training_loss(experiment: Experiment) -> list[Path]:
         length: _LINE_STYLES[place % len(_LINE_STYLES)]
         for place, length in enumerate(reversed(lengths))
     }
-    with mpl.rc_context(_STYLE):
-        figure, panels = _panels(experiment)
-        for layers, axis in panels:
-            if is_copy:
-                axis.axhline(1, color=_GREY, linewidth=0.8)
-                axis.annotate(
-                    "always guessing 0",
-                    (1, 1),
-                    xycoords=axis.get_yaxis_transform(),
-                    xytext=(0, 3),
-                    textcoords="offset points",
-                    ha="right",
-                    color=_GREY,
-                    fontsize=9,
-                )
-            for run in experiment.select(layers=layers):
-                if not (run.directory / TRAINING).exists():
-                    continue  # its first epoch is under way
-                axis.plot(
-                    *_smooth(run),
-                    color=colours[run.settings["cell"]],
-                    linestyle=styles.get(run.settings.get("length"), "solid"),
-                    linewidth=widths[run.settings["cell"]],
-                    alpha=0.9,
-                )
-            axis.set_xlim(left=0)
-            axis.set_ylim(bottom=0)
-            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-            axis.set_xlabel("gradient iteration")
-        loss = "mean squared error" if is_copy else "binary cross-entropy"
-        window = f"{_WINDOW} iterations"
-        if lengths and lengths[0] <= _SHORT_LENGTH:
-            window += f", {_SHORT_WINDOW} for length {lengths[0]}"
-        panels[0][1].set_ylabel(f"training {loss}")
-        figure.supxlabel(f"moving average of {window}", color=_GREY, fontsize=9)
-        handles = [Line2D([], [], color=colour, label=cell) for cell, colour in colours.items()]
-        handles += [
-            Line2D([], [], color=_GREY, linestyle=styles[length], label=f"length {length}")
-            for length in lengths
-        ]
-        figure.legend(handles=handles, loc="outside right upper", handlelength=2.6)
-        return _save(figure, experiment.directory / "training_loss")
-
-
-def plot_accuracy(experiment: Experiment) -> list[Path]:
-    """Plot the test accuracy against the length: mean and standard error over the seeds.
-
-    Returns:
-        The files, PNG and SVG.
-    """
-    colours = _colours(experiment.values("cell"))
-    limit = experiment.settings["max_length"]
-    with mpl.rc_context(_STYLE):
-        figure, panels = _panels(experiment, pad=20)
-        for layers, axis in panels:
-            axis.axvline(limit, color=_GREY, linewidth=1)
+    figure, panels = _panels(experiment)
+    for layers, axis in panels:
+        if is_copy:
+            axis.axhline(1, color=_GREY, linewidth=0.8)
             axis.annotate(
-                f"trained up to {limit}",
-                (limit, 1),
-                xycoords=axis.get_xaxis_transform(),
-                xytext=(0, 4),
+                "always guessing 0",
+                (1, 1),
+                xycoords=axis.get_yaxis_transform(),
+                xytext=(0, 3),
                 textcoords="offset points",
-                ha="center",
+                ha="right",
                 color=_GREY,
                 fontsize=9,
             )
-            for cell, colour in colours.items():
-                tables = [
-                    run.table(TEST)
-                    for run in experiment.select(cell=cell, layers=layers)
-                    if (run.directory / TEST).exists()
-                ]
-                if not tables:
-                    continue  # all of its runs are still being trained
-                accuracy = pd.concat(tables).groupby("length")["accuracy"]
-                mean, error = accuracy.mean(), accuracy.sem()
-                axis.plot(mean.index, mean, color=colour)
-                axis.fill_between(
-                    mean.index, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0
-                )
-            axis.set_ylim(-0.02, 1.02)
-            axis.yaxis.set_major_formatter(PercentFormatter(1))
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axis.set_xlabel("length (bits of both numbers)")
-        band = "\n(mean ± standard error of the runs)" if len(experiment.values("seed")) > 1 else ""
-        panels[0][1].set_ylabel(f"test sequences with all bits right{band}")
-        handles = [Line2D([], [], color=colour, label=cell) for cell, colour in colours.items()]
-        figure.legend(handles=handles, loc="outside right upper")
-        return _save(figure, experiment.directory / "accuracy")
+        for run in experiment.select(layers=layers):
+            if not (run.directory / TRAINING).exists():
+                continue  # its first epoch is under way
+            axis.plot(
+                *_smooth(run),
+                color=colours[run.settings["cell"]],
+                linestyle=styles.get(run.settings.get("length"), "solid"),
+                linewidth=widths[run.settings["cell"]],
+                alpha=0.9,
+            )
+        axis.set_xlim(left=0)
+        axis.set_ylim(bottom=0)
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axis.set_xlabel("gradient iteration")
+    loss = "mean squared error" if is_copy else "binary cross-entropy"
+    window = f"{_WINDOW} iterations"
+    if lengths and lengths[0] <= _SHORT_LENGTH:
+        window += f", {_SHORT_WINDOW} for length {lengths[0]}"
+    panels[0][1].set_ylabel(f"training {loss}")
+    figure.supxlabel(f"moving average of {window}", color=_GREY, fontsize=9)
+    handles = [Line2D([], [], color=colour, label=cell) for cell, colour in colours.items()]
+    handles += [
+        Line2D([], [], color=_GREY, linestyle=styles[length], label=f"length {length}")
+        for length in lengths
+    ]
+    figure.legend(handles=handles, loc="outside right upper", handlelength=2.6)
+    return figure
+
+
+def draw_accuracy(experiment: Experiment) -> Figure:
+    """Draw the test accuracy against the length: mean and standard error over the seeds."""
+    colours = _colours(experiment.values("cell"))
+    limit = experiment.settings["max_length"]
+    figure, panels = _panels(experiment, pad=20)
+    for layers, axis in panels:
+        axis.axvline(limit, color=_GREY, linewidth=1)
+        axis.annotate(
+            f"trained up to {limit}",
+            (limit, 1),
+            xycoords=axis.get_xaxis_transform(),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            color=_GREY,
+            fontsize=9,
+        )
+        for cell, colour in colours.items():
+            tables = [
+                run.table(TEST)
+                for run in experiment.select(cell=cell, layers=layers)
+                if (run.directory / TEST).exists()
+            ]
+            if not tables:
+                continue  # all of its runs are still being trained
+            accuracy = pd.concat(tables).groupby("length")["accuracy"]
+            mean, error = accuracy.mean(), accuracy.sem()
+            axis.plot(mean.index, mean, color=colour)
+            axis.fill_between(
+                mean.index, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0
+            )
+        axis.set_ylim(-0.02, 1.02)
+        axis.yaxis.set_major_formatter(PercentFormatter(1))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlabel("length (bits of both numbers)")
+    band = "\n(mean ± standard error of the runs)" if len(experiment.values("seed")) > 1 else ""
+    panels[0][1].set_ylabel(f"test sequences with all bits right{band}")
+    handles = [Line2D([], [], color=colour, label=cell) for cell, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside right upper")
+    return figure
 
 
 def plot(directory: Path) -> list[Path]:
@@ -308,16 +299,19 @@ def plot(directory: Path) -> list[Path]:
     """
     experiment = read_experiment(directory)
     paths = []
-    if any((run.directory / TRAINING).exists() for run in experiment.runs):
-        paths += plot_training_loss(experiment)
-    if any((run.directory / TEST).exists() for run in experiment.runs):
-        paths += plot_accuracy(experiment)
+    with mpl.rc_context(_STYLE):
+        for name, source, draw in (
+            ("training_loss", TRAINING, draw_training_loss),
+            ("accuracy", TEST, draw_accuracy),
+        ):
+            if any((run.directory / source).exists() for run in experiment.runs):
+                paths += _save(draw(experiment), directory / name)
     return paths
 
 
 def _mean_and_error(values: Iterable[float], show: Callable[[float], str]) -> str:
     """Write a mean and, of two values or more, its standard error."""
-    known = [value for value in values if not math.isnan(value)]
+    known = [value for value in values if not math.isnan(value)]  # a run may have diverged
     if not known:
         return "-"
     mean = show(statistics.fmean(known))
@@ -353,7 +347,11 @@ class _Column:
 
 
 def _result(key: str) -> Callable[[RunFiles], float]:
-    return lambda run: float((run.result or {})[key])
+    def value(run: RunFiles) -> float:
+        known = None if run.result is None else run.result[key]
+        return math.nan if known is None else float(known)
+
+    return value
 
 
 def _accuracy(shortest: int, longest: int) -> Callable[[RunFiles], float]:

@@ -22,11 +22,12 @@ import datetime as dt
 import functools
 import json
 import logging
+import math
 import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,9 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a mapping as indented JSON, all or nothing."""
-    write_file(path, lambda file: file.write_text(json.dumps(content, indent=2) + "\n"))
+    write_file(
+        path, lambda file: file.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -169,7 +172,13 @@ def _processor() -> str:
 
 def _batches(data: Data, order: Tensor, batch_size: int) -> DataLoader[tuple[Tensor, Tensor]]:
     """Load whole batches by index, so that nothing is collated and no worker is needed."""
-    return DataLoader(data, sampler=torch.split(order, batch_size), batch_size=None)
+    # With a generator of its own it leaves the global one, the cells', alone.
+    return DataLoader(
+        data,
+        sampler=torch.split(order, batch_size),
+        batch_size=None,
+        generator=torch.Generator(),
+    )
 
 
 class _Module(LightningModule):
@@ -274,7 +283,6 @@ class _Recorder(Callback):
             f"{task.held_out}_{name}": float(value)
             for name, value in trainer.callback_metrics.items()
         }
-        earlier = self.held_out_losses
         epoch = len(self.epochs)
         row = {
             "epoch": epoch + 1,
@@ -289,7 +297,7 @@ class _Recorder(Callback):
         _write_table(self.directory / EPOCHS, pd.DataFrame(self.epochs))
         _write_table(self.directory / TRAINING, self._training_table())
         weights = {key: value.cpu() for key, value in self.network.state_dict().items()}
-        if held_out[f"{task.held_out}_loss"] < min(earlier, default=float("inf")):
+        if _lowest(self.held_out_losses) == epoch:
             write_file(self.directory / BEST, lambda file: torch.save(weights, file))
         write_file(self.directory / LAST, lambda file: torch.save(weights, file))
         # Last: what is written above for an epoch that the checkpoint misses is written again.
@@ -303,6 +311,11 @@ class _Recorder(Callback):
         table = epochs.loc[epochs.index.repeat(counts)].reset_index(drop=True)
         table["iteration"] = range(1, len(self.losses) + 1)
         return table[["iteration", "epoch", "length"]].assign(loss=self.losses)
+
+
+def _lowest(losses: Sequence[float]) -> int:
+    """Return the place of the first lowest loss; what is no number is higher than any."""
+    return min(range(len(losses)), key=lambda place: (math.isnan(losses[place]), losses[place]))
 
 
 class _Reporter(Callback):
@@ -476,22 +489,27 @@ def train(
         _test(run, network, directory, chosen, report)
 
     held_out = recorder.held_out_losses
-    best = min(held_out)
+    best = _lowest(held_out)
     result = {
         "settings": run.settings,
         "parameters": sum(p.numel() for p in network.parameters()),
         "epochs": len(held_out),
         "iterations": len(recorder.losses),
         "solved": run.task.is_solved(held_out[-1]),
-        f"best_{run.task.held_out}_loss": best,
-        "best_epoch": held_out.index(best) + 1,
-        f"last_{run.task.held_out}_loss": held_out[-1],
+        f"best_{run.task.held_out}_loss": _finite(held_out[best]),
+        "best_epoch": best + 1,
+        f"last_{run.task.held_out}_loss": _finite(held_out[-1]),
         "seconds": round(recorder.seconds, 3),
         **config["starts"][-1],
     }
     write_json(directory / RESULT, result)
     (directory / CHECKPOINT).unlink()
     return result
+
+
+def _finite(value: float) -> float | None:
+    """Return a number, or None for what JSON does not know."""
+    return value if math.isfinite(value) else None
 
 
 def check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], directory: Path) -> None:
