@@ -25,6 +25,7 @@ import logging
 import math
 import os
 import platform
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ import pandas as pd
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -423,6 +425,9 @@ def _fit(
                 ckpt_path=checkpoint if resumed else None,
                 weights_only=True,
             )
+        except SIGTERMException as stop:
+            # Lightning ends the batch first; it would exit as if nothing had happened.
+            raise SystemExit(128 + signal.SIGTERM) from stop
         except SystemExit as stop:
             # Lightning turns Ctrl-C into an exit; the caller decides what becomes of it.
             if isinstance(stop.__context__, KeyboardInterrupt):
@@ -468,6 +473,7 @@ def train(
         ValueError: If the directory holds a run with other settings, the cell is unknown, or the
             device is not there.
         KeyboardInterrupt: On Ctrl-C; the same call continues the run.
+        SystemExit: On SIGTERM; likewise.
     """
     chosen = choose_device(device)
     directory.mkdir(parents=True, exist_ok=True)

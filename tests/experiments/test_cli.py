@@ -1,0 +1,199 @@
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from brc_pytorch.experiments import cli
+from brc_pytorch.experiments.cli import app
+
+COPY = shlex.split(
+    "copy-first-input --cells GRU,nbrc --lengths 3,4 --layers 1 --hidden-size 4 --train-size 20 "
+    "--test-size 10 --batch-size 10 --epochs 2 --output"
+)
+ADD = shlex.split(
+    "binary-addition --cells LSTM --layers 1,2 --seeds 0,1 --hidden-size 4 --max-length 4 "
+    "--epochs-per-length 1 --train-size 20 --validation-size 10 --batch-size 10 --test-size 10 "
+    "--max-test-length 6 --output"
+)
+# Long enough to be stopped within, short enough to be waited for.
+STOPPED = shlex.split(
+    "copy-first-input --cells GRU,nBRC --lengths 30 --layers 1 --hidden-size 8 --train-size 400 "
+    "--test-size 50 --batch-size 10 --epochs 12 --output"
+)
+
+
+@pytest.fixture
+def brc(monkeypatch):
+    """Call the command; give its exit code and all that it says."""
+
+    def call(*arguments):
+        monkeypatch.setattr(cli.console, "_width", 200)
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        unexpected = result.exception
+        assert unexpected is None or isinstance(unexpected, SystemExit)
+        return result.exit_code, result.output
+
+    return call
+
+
+def test_copy_first_input_ends_with_the_table_and_the_plots(brc, tmp_path):
+    code, said = brc(*COPY, tmp_path / "out")
+    assert code == 0
+    for setting in ("GRU, nBRC", "3, 4", "hidden size", "0.001", "1 run(s) at a time"):
+        assert setting in said
+    assert said.count("is finished") == 4
+    assert "best test loss" in said
+    for name in ("training_loss.png", "training_loss.svg"):
+        assert str(tmp_path / "out" / name) in said
+        assert (tmp_path / "out" / name).exists()
+    settings = json.loads((tmp_path / "out/nBRC-length4-layers1-seed0/config.json").read_text())
+    assert settings["settings"]["hidden_size"] == 4
+
+
+def test_the_same_command_again_trains_nothing(brc, tmp_path):
+    brc(*COPY, tmp_path / "out")
+    code, said = brc(*COPY, tmp_path / "out")
+    assert code == 0
+    assert said.count("was finished before") == 4
+    assert "is finished" not in said
+
+
+def test_binary_addition_then_plot_and_table(brc, tmp_path):
+    code, said = brc(*ADD, tmp_path / "out")
+    assert code == 0
+    assert "right at 3-4" in said
+    for path in (tmp_path / "out").glob("*.png"):
+        path.unlink()
+    code, said = brc("plot", tmp_path / "out")
+    assert code == 0
+    assert (tmp_path / "out/accuracy.png").exists()
+    assert str(tmp_path / "out/accuracy.png") in said
+    code, said = brc("table", tmp_path / "out")
+    assert code == 0
+    assert "±" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cells", "nbcr"], "Error: cell: expected .* got 'nbcr'; did you mean nBRC?"),
+        (["--cells", ","], "Error: cells: expected a comma-separated list, got ','"),
+        (["--cells", "torch.nn:Nothing"], "Error: cell: expected a class of torch.nn"),
+        (["--lengths", "5,x"], "Error: lengths: expected whole numbers with commas, got '5,x'"),
+        (["--lengths", "0"], "Error: length: expected 1 or more, got 0"),
+        (["--seeds", "a"], "Error: seeds: expected whole numbers with commas, got 'a'"),
+        (["--device", "gpu"], "Error: device: expected auto, cpu or cuda, got 'gpu'"),
+        (["--epochs", "0"], "Invalid value for '--epochs'"),
+        (["--cell", "GRU"], "No such option"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(brc, tmp_path, arguments, message):
+    code, said = brc("copy-first-input", "--output", tmp_path / "out", *arguments)
+    assert code == 2
+    assert re.search(message, said)
+    assert "Traceback" not in said
+    assert not list(tmp_path.glob("out/*/config.json"))
+
+
+def test_another_experiment_s_folder_is_refused(brc, tmp_path):
+    brc(*COPY, tmp_path / "out")
+    code, said = brc(*COPY, tmp_path / "out", "--epochs", 5, "--hidden-size", 6)
+    assert code == 2
+    assert "hidden_size is 4 there, 6 here; epochs is 2 there, 5 here" in said
+
+
+def test_an_unknown_command_gets_the_nearest_name(brc):
+    code, said = brc("binary-additon")
+    assert code == 2
+    assert "Did you mean 'binary-addition'?" in said
+
+
+def test_plot_and_table_refuse_a_folder_without_an_experiment(brc, tmp_path):
+    for command in ("plot", "table"):
+        code, said = brc(command, tmp_path)
+        assert code == 2
+        assert "expected the output folder of an experiment" in said
+
+
+def test_a_cell_of_one_s_own_is_compared(brc, tmp_path, own_cells):
+    code, _ = brc(*COPY, tmp_path / "out", "--cells", f"{own_cells}:Plain,{own_cells}:Pair")
+    assert code == 0
+    assert (tmp_path / "out/own_cells.Pair-length3-layers1-seed0/result.json").exists()
+
+
+def test_a_run_that_fails_is_told_and_the_others_finished(brc, tmp_path, own_cells):
+    code, said = brc(*COPY, tmp_path / "out", "--cells", f"{own_cells}:Broken,GRU")
+    assert code == 1
+    assert "this cell cannot be built" in said
+    assert "2 of 4 runs failed" in said
+    assert said.count("is finished") == 2
+
+
+def start(directory, output, *arguments):
+    """Start the command as a user does, in a folder with nothing in it."""
+    code = "from brc_pytorch.experiments.cli import main; main()"
+    return subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-c", code, *STOPPED, output, *arguments],
+        cwd=directory,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition):
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end, "the command did not come so far"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The experiment, never stopped."""
+    directory = tmp_path_factory.mktemp("whole")
+    process = start(directory, "out")
+    said, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, ""), said
+    # Nothing but the output folder is left where the command was called.
+    assert [path.name for path in directory.iterdir()] == ["out"]
+    return directory / "out"
+
+
+@pytest.mark.parametrize(
+    ("how", "jobs"),
+    [
+        (signal.SIGINT, "1"),
+        (signal.SIGKILL, "1"),
+        pytest.param(signal.SIGTERM, "1", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "2", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "2", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, "2", marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_command_goes_on_as_if_it_were_not(tmp_path, whole, outcome, how, jobs):
+    process = start(tmp_path, "out", "--jobs", jobs)
+    wait_for(lambda: len(list(tmp_path.glob("out/*/resume.ckpt"))) == int(jobs))
+    process.send_signal(how)
+    said, errors = process.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "The same command continues" in errors
+    assert process.returncode != 0
+    assert "Traceback" not in errors
+    assert list(tmp_path.glob("out/*/resume.ckpt")), f"too late to stop anything:\n{said}"
+
+    process = start(tmp_path, "out", "--jobs", jobs)
+    said, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, ""), said
+    for cell in ("GRU", "nBRC"):
+        name = f"{cell}-length30-layers1-seed0"
+        assert outcome(tmp_path / "out" / name) == outcome(whole / name)
