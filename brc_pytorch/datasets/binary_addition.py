@@ -14,7 +14,7 @@ _SHORTEST = 2
 
 
 def _random_bits(lengths: Tensor, positions: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draws numbers of the given bit lengths, their top bit set.
+    """Draw numbers of the given bit lengths, their top bit set.
 
     Setting the top bit and tossing a coin for every other one is the uniform distribution over
     [2 ** (length - 1), 2 ** length), without ever forming a number that needs more than 63 bits.
@@ -37,7 +37,7 @@ def _random_bits(lengths: Tensor, positions: Tensor, generator: torch.Generator 
 
 
 def _add(first: Tensor, second: Tensor) -> Tensor:
-    """Adds numbers given as bits (T, B), least significant first; the last carry is dropped."""
+    """Add numbers given as bits (T, B), least significant first; the last carry is dropped."""
     total = first + second
     carry = torch.zeros_like(total[0])
     for step in range(len(total)):
@@ -49,7 +49,7 @@ def _add(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _bit_lengths(bits: Tensor, positions: Tensor) -> Tensor:
-    """Returns the place of the top bit of numbers (T, B), counted from 1."""
+    """Return the place of the top bit of numbers (T, B), counted from 1."""
     return (bits * (positions + 1)).amax(0)
 
 
@@ -86,7 +86,7 @@ class BinaryAddition(Dataset[tuple[Tensor, Tensor]]):
         *,
         generator: torch.Generator | None = None,
     ) -> None:
-        """Draws the samples.
+        """Draw the samples.
 
         Args:
             sample_size: Number of samples, of each length in mode "mixed"; 0 or more.
@@ -147,9 +147,9 @@ class BinaryAddition(Dataset[tuple[Tensor, Tensor]]):
         self.y = total.T[..., None].contiguous().long()
 
     def __len__(self) -> int:
-        """Returns the number of samples, N."""
+        """Return the number of samples, N."""
         return len(self.x)
 
     def __getitem__(self, index: int | slice | list[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the numbers (..., L + 1, 2) and sums (..., L + 1, 1) at `index`, as float32."""
+        """Return the numbers (..., L + 1, 2) and sums (..., L + 1, 1) at `index`, as float32."""
         return self.x[index].float(), self.y[index].float()

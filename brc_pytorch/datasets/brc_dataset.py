@@ -24,7 +24,7 @@ class BRCDataset(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, inputs: Any, outputs: Any) -> None:  # noqa: ANN401 - any array; NumPy is optional
-        """Keeps both arrays; nothing is copied.
+        """Keep both arrays; nothing is copied.
 
         Args:
             inputs: Tensor or NumPy array (N, ...).
@@ -49,9 +49,9 @@ class BRCDataset(Dataset[tuple[Tensor, Tensor]]):
         self.output = outputs
 
     def __len__(self) -> int:
-        """Returns the number of samples, N."""
+        """Return the number of samples, N."""
         return len(self.input)
 
     def __getitem__(self, index: int | slice | list[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the inputs and outputs at `index`, as tensors of the arrays' own types."""
+        """Return the inputs and outputs at `index`, as tensors of the arrays' own types."""
         return torch.as_tensor(self.input)[index], torch.as_tensor(self.output)[index]

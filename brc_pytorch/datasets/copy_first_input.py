@@ -15,7 +15,7 @@ def copy_first_input(
     generator: torch.Generator | None = None,
     dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Draws sequences of independent N(0, 1) values, each with its first value as the target.
+    """Draw sequences of independent N(0, 1) values, each with its first value as the target.
 
     Args:
         sample_size: Number of sequences, N; 0 gives empty tensors.

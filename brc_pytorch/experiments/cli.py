@@ -19,7 +19,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from brc_pytorch.experiments.tasks import (
     CELLS,
@@ -315,13 +315,14 @@ class _Board:
 
     def __init__(self, runs: int) -> None:
         self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[losses]}"),
+            TextColumn("{task.fields[losses]}", table_column=Column(no_wrap=True)),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
             console=console,
+            expand=True,
             transient=True,
         )
         self._all = self._bars.add_task("all runs", total=runs, losses="", visible=runs > 1)
@@ -339,7 +340,7 @@ class _Board:
         """Move the bar of a run."""
         losses = "" if progress.loss is None else f"loss {progress.loss:.3f}"
         if progress.held_out is not None:
-            losses += f", {progress.held_out_name} {progress.held_out:.3f}"
+            losses += f" {progress.held_out_name} {progress.held_out:.3f}"
         description = f"{progress.name} {progress.doing}".strip()
         with self._lock:
             if progress.name not in self._tasks:

@@ -65,6 +65,21 @@ class _InProcess(Executor):
         return future
 
 
+class _Processes(ProcessPoolExecutor):
+    """Runs calls in processes of their own, which Ctrl-C does not reach."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401 - Executor's signature
+        # A process is started here and inherits the mask, so that from its first moment on Ctrl-C
+        # is for the parent alone, which ends its workers without a word from each.
+        if not hasattr(signal, "pthread_sigmask"):  # Windows
+            return super().submit(fn, *args, **kwargs)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def shared_settings(run: Run) -> dict[str, Any]:
     """Return the settings that all runs of an experiment have in common."""
     own = {"cell", "seed", *run.task.dimensions}
@@ -125,7 +140,7 @@ def sweep(
     Raises:
         ValueError: If `jobs` is below 1, the device is not there, or the folder holds another
             experiment.
-        KeyboardInterrupt: On Ctrl-C, when all runs have stopped; the same call continues them.
+        KeyboardInterrupt: On Ctrl-C; the same call continues the runs that it stopped.
     """
     if jobs < 1:
         raise ValueError(f"jobs: expected 1 or more, got {jobs}")
@@ -145,20 +160,24 @@ def sweep(
             end(Outcome(run, skipped=True))
         else:
             pending.append(run)
+    stopping = threading.Event()
+
+    def note(run: Run, future: Future[Any]) -> None:
+        if not stopping.is_set():  # what is stopped has not failed
+            end(Outcome(run, error=future.exception()))
+
     with _executor(min(jobs, len(pending)), report) as (executor, function):
-        futures = []
-        for run in pending:
-            future = executor.submit(function, run, directory / run.name, device)
-            future.add_done_callback(functools.partial(_end, run, end))
-            futures.append(future)
-        wait(futures)
+        try:
+            futures = []
+            for run in pending:
+                future = executor.submit(function, run, directory / run.name, device)
+                future.add_done_callback(functools.partial(note, run))
+                futures.append(future)
+            wait(futures)
+        except BaseException:
+            stopping.set()
+            raise
     return [outcomes[run] for run in runs]
-
-
-def _end(run: Run, end: Callable[[Outcome], None], future: Future[Any]) -> None:
-    """Turn what became of a run into its outcome, unless Ctrl-C ended the sweep."""
-    if not future.cancelled() and not isinstance(future.exception(), KeyboardInterrupt):
-        end(Outcome(run, error=future.exception()))
 
 
 @contextlib.contextmanager
@@ -171,20 +190,23 @@ def _executor(
         return
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     updates: multiprocessing.Queue[Progress] = context.Queue()
-    # A bare byte: a lock could be held by a process that is killed.
-    stop = context.Value("b", 0, lock=False)
     threads = max(1, torch.get_num_threads() // jobs)
-    executor = ProcessPoolExecutor(jobs, context, _start_worker, (threads, updates, stop))
+    executor = _Processes(jobs, context, _start_worker, (threads, updates))
     done = threading.Event()
     listener = threading.Thread(target=_listen, args=(updates, report, done), daemon=True)
     listener.start()
+    others = set(multiprocessing.active_children())
     try:
         yield executor, _train_in_worker
+    except BaseException:
+        # Ctrl-C. Nobody waits for a batch to end: a run goes on from wherever it was killed.
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        raise
     finally:
-        stop.value = 1  # after Ctrl-C the runs under way end at their next batch
         executor.shutdown(cancel_futures=True)
         done.set()
-        listener.join()
+        listener.join(timeout=1)  # a worker killed while it told something leaves half a message
 
 
 def _listen(
@@ -198,18 +220,12 @@ def _listen(
                 report(progress)
 
 
-def _start_worker(threads: int, updates: "multiprocessing.Queue[Progress]", stop: Any) -> None:  # noqa: ANN401 - a shared byte has no public type
+def _start_worker(threads: int, updates: "multiprocessing.Queue[Progress]") -> None:
     """Prepare a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sets `stop`
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where there is no mask to inherit
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-
-    def report(progress: Progress) -> None:
-        if stop.value:
-            raise KeyboardInterrupt
-        updates.put(progress)
-
-    _worker["report"] = report
+    _worker["report"] = updates.put
 
 
 def _end_with_parent() -> None:

@@ -43,14 +43,14 @@ CELLS: dict[str, tuple[str, CellType]] = {
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns a hint at the known name most like `name`, or at all of them if none is near."""
+    """Return a hint at the known name most like `name`, or at all of them if none is near."""
     names = {candidate.casefold(): candidate for candidate in known}
     close = difflib.get_close_matches(name.casefold(), names, n=1)
     return f"did you mean {names[close[0]]}?" if close else f"known are {', '.join(names.values())}"
 
 
 def cell_type(name: str) -> CellType:
-    """Finds a cell by its name in `CELLS`, or by `module:Class`.
+    """Find a cell by its name in `CELLS`, or by `module:Class`.
 
     Args:
         name: A name of `CELLS`, or a class that is called with `(input_size, hidden_size)`, given
@@ -107,7 +107,7 @@ def _keeps_pair(cell: nn.Module, input_size: int, hidden_size: int) -> bool:
 def recurrent_network(
     cell: str, input_size: int, hidden_size: int, layers: int, *, return_sequences: bool
 ) -> MultiLayerBase:
-    """Stacks `layers` cells of the name `cell`, the first one over inputs of `input_size`.
+    """Stack `layers` cells of the name `cell`, the first one over inputs of `input_size`.
 
     Args:
         cell: A name of `CELLS`, or `module:Class`.
@@ -133,7 +133,7 @@ def recurrent_network(
 
 
 def random_stream(seed: int, *names: str | int) -> torch.Generator:
-    """Returns the random numbers of one purpose of a run, such as its data of one length.
+    """Return the random numbers of one purpose of a run, such as its data of one length.
 
     Each purpose has a stream of its own, which depends on nothing but its names, so that a run
     continued at any epoch draws what it would have drawn, and all cells see the same data.
@@ -158,10 +158,10 @@ def _refuse_below(task: "Task", **least: float) -> None:
 
 
 class LastState(nn.Module):
-    """Picks h of the last layer's last step, whether the state is h or the pair (h, c)."""
+    """Pick h of the last layer's last step, whether the state is h or the pair (h, c)."""
 
     def forward(self, state: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-        """Returns h, (B, H), of the last states (1, B, H) of a network in one direction."""
+        """Return h, (B, H), of the last states (1, B, H) of a network in one direction."""
         h = state[0] if isinstance(state, tuple) else state
         return h[-1]
 
@@ -194,25 +194,25 @@ class Task(Protocol):
         """Epochs of a run that is not ended early."""
 
     def length_at(self, epoch: int) -> int:
-        """Returns the length of the sequences of an epoch, counted from 0."""
+        """Return the length of the sequences of an epoch, counted from 0."""
 
     def data(self, seed: int, length: int) -> tuple[Data, Data]:
-        """Returns the training and the held-out data of a length."""
+        """Return the training and the held-out data of a length."""
 
     def final_tests(self, seed: int) -> Iterable[tuple[int, Data]]:
-        """Yields the lengths, and their data, that the last model is tested on."""
+        """Yield the lengths, and their data, that the last model is tested on."""
 
     def network(self, cell: str) -> nn.Module:
-        """Returns a new network of the cell, from inputs (B, T, I) to predictions."""
+        """Return a new network of the cell, from inputs (B, T, I) to predictions."""
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Returns the mean loss of a batch, a scalar."""
+        """Return the mean loss of a batch, a scalar."""
 
     def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Returns the means over a batch of all that is reported of held-out data."""
+        """Return the means over a batch of all that is reported of held-out data."""
 
     def is_solved(self, held_out_loss: float) -> bool:
-        """Tells whether training ends before its last epoch."""
+        """Tell whether training ends before its last epoch."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ class CopyFirstInputTask:
     stop_below: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuses settings that no run could have."""
+        """Refuse settings that no run could have."""
         _refuse_below(self, learning_rate=0, stop_below=0)
 
     @property
@@ -257,11 +257,11 @@ class CopyFirstInputTask:
         return self.epochs
 
     def length_at(self, epoch: int) -> int:  # noqa: ARG002 - the same length throughout
-        """Returns the length of the sequences of an epoch."""
+        """Return the length of the sequences of an epoch."""
         return self.length
 
     def data(self, seed: int, length: int) -> tuple[BRCDataset, BRCDataset]:
-        """Returns the training and the test data: inputs (N, T, 1), targets (N, 1)."""
+        """Return the training and the test data: inputs (N, T, 1), targets (N, 1)."""
         train, test = (
             BRCDataset(
                 *copy_first_input(
@@ -273,24 +273,24 @@ class CopyFirstInputTask:
         return train, test
 
     def final_tests(self, seed: int) -> Iterable[tuple[int, Data]]:  # noqa: ARG002 - none follow
-        """Returns nothing: every epoch ends with the test."""
+        """Return nothing: every epoch ends with the test."""
         return ()
 
     def network(self, cell: str) -> nn.Module:
-        """Returns recurrent layers and a linear one on their last state: (B, T, 1) to (B, 1)."""
+        """Return recurrent layers and a linear one on their last state: (B, T, 1) to (B, 1)."""
         layers = recurrent_network(cell, 1, self.hidden_size, self.layers, return_sequences=False)
         return nn.Sequential(layers, LastState(), nn.Linear(self.hidden_size, 1))
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Returns the mean squared error."""
+        """Return the mean squared error."""
         return functional.mse_loss(prediction, target)
 
     def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Returns the mean squared error as "loss"."""
+        """Return the mean squared error as "loss"."""
         return {"loss": self.loss(prediction, target)}
 
     def is_solved(self, held_out_loss: float) -> bool:
-        """Tells whether the test loss is below `stop_below`."""
+        """Tell whether the test loss is below `stop_below`."""
         return held_out_loss < self.stop_below
 
 
@@ -331,7 +331,7 @@ class BinaryAdditionTask:
     max_test_length: int = 60
 
     def __post_init__(self) -> None:
-        """Refuses settings that no run could have."""
+        """Refuse settings that no run could have."""
         _refuse_below(
             self,
             min_length=2,
@@ -346,7 +346,7 @@ class BinaryAdditionTask:
         return self.epochs_per_length * (self.max_length - self.min_length + 1)
 
     def length_at(self, epoch: int) -> int:
-        """Returns the length of the sequences of an epoch."""
+        """Return the length of the sequences of an epoch."""
         return self.min_length + epoch // self.epochs_per_length
 
     def _samples(self, seed: int, use: str, size: int, length: int) -> BinaryAddition:
@@ -354,31 +354,31 @@ class BinaryAdditionTask:
         return BinaryAddition(size, length, length, length, "single", generator=generator)
 
     def data(self, seed: int, length: int) -> tuple[BinaryAddition, BinaryAddition]:
-        """Returns training and validation data of a length: (N, T, 2) and (N, T, 1)."""
+        """Return training and validation data of a length: (N, T, 2) and (N, T, 1)."""
         return (
             self._samples(seed, "train", self.train_size, length),
             self._samples(seed, "validation", self.validation_size, length),
         )
 
     def final_tests(self, seed: int) -> Iterable[tuple[int, BinaryAddition]]:
-        """Yields every length from `min_length` to `max_test_length` with its test data."""
+        """Yield every length from `min_length` to `max_test_length` with its test data."""
         for length in range(self.min_length, self.max_test_length + 1):
             yield length, self._samples(seed, "test", self.test_size, length)
 
     def network(self, cell: str) -> nn.Module:
-        """Returns recurrent layers, linear and sigmoid at every step: (B, T, 2) to (B, T, 1)."""
+        """Return recurrent layers, linear and sigmoid at every step: (B, T, 2) to (B, T, 1)."""
         layers = recurrent_network(cell, 2, self.hidden_size, self.layers, return_sequences=True)
         return nn.Sequential(layers, SelectItem(0), nn.Linear(self.hidden_size, 1), nn.Sigmoid())
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Returns the mean binary cross-entropy of all bits."""
+        """Return the mean binary cross-entropy of all bits."""
         return functional.binary_cross_entropy(prediction, target)
 
     def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Returns "loss", and as "accuracy" the share of sequences with all bits right."""
+        """Return "loss", and as "accuracy" the share of sequences with all bits right."""
         right = (prediction.round() == target).flatten(1).all(1)
         return {"loss": self.loss(prediction, target), "accuracy": right.float().mean()}
 
     def is_solved(self, held_out_loss: float) -> bool:  # noqa: ARG002 - all lengths are trained
-        """Returns False: the curriculum is always gone through."""
+        """Return False: the curriculum is always gone through."""
         return False

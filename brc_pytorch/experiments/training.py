@@ -85,7 +85,7 @@ class Progress:
         name: Name of the run.
         iteration: Gradient iterations done.
         iterations: Gradient iterations of the whole run, if it is not ended early.
-        doing: What the run is at, such as its length.
+        doing: What the run is at, where its name does not tell: a length, or a test.
         loss: Training loss of the last iteration.
         held_out: Held-out loss of the last epoch.
         held_out_name: What that loss is called: test or validation.
@@ -338,8 +338,9 @@ class _Reporter(Callback):
         batch_idx: int,  # noqa: ARG002 - Lightning's signature
     ) -> None:
         self._loss = outputs["loss"]
-        length = self.recorder.run.task.length_at(trainer.current_epoch)
-        self._tell(trainer, f"length {length}")
+        task = self.recorder.run.task
+        named = "length" in task.dimensions  # then the run's name tells it
+        self._tell(trainer, "" if named else f"length {task.length_at(trainer.current_epoch)}")
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:  # noqa: ANN401 - unused
         self._tell(trainer, self.recorder.run.task.held_out)
@@ -437,21 +438,20 @@ def _fit(
     return recorder
 
 
-def _test(
-    run: Run, network: nn.Module, directory: Path, device: torch.device, report: Report | None
-) -> None:
+def _test(recorder: _Recorder, device: torch.device, report: Report | None) -> None:
     """Test the last model on every test length that the task has."""
-    trainer = _trainer(directory, device, 1, [])
-    module = _Module(run, network)
+    run, iterations = recorder.run, len(recorder.losses)
+    trainer = _trainer(recorder.directory, device, 1, [])
+    module = _Module(run, recorder.network)
     rows = []
     for length, data in run.task.final_tests(run.seed):
         if report is not None:
-            report(Progress(run.name, 1, 1, f"testing length {length}"))
+            report(Progress(run.name, iterations, iterations, f"test of length {length}"))
         batches = _batches(data, torch.arange(len(data)), run.task.batch_size)
         (metrics,) = trainer.validate(module, batches, verbose=False, weights_only=True)
         rows.append({"length": length, **metrics})
     if rows:
-        _write_table(directory / TEST, pd.DataFrame(rows))
+        _write_table(recorder.directory / TEST, pd.DataFrame(rows))
 
 
 def train(
@@ -492,7 +492,7 @@ def train(
         torch.manual_seed(random_stream(run.seed, "weights").initial_seed())
         network = run.task.network(run.cell)
         recorder = _fit(run, network, directory, chosen, report)
-        _test(run, network, directory, chosen, report)
+        _test(recorder, chosen, report)
 
     held_out = recorder.held_out_losses
     best = _lowest(held_out)

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -29,7 +29,6 @@ def number(bits, padding):
     return value, own
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(length=lengths, seed=st.integers(0, 2**32))
 def test_sums_are_right_at_any_length(length, seed):
     data = single(4, length, seed)
@@ -46,7 +45,6 @@ def test_sums_are_right_at_any_length(length, seed):
         assert first + second == total
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(shortest=lengths, span=st.integers(0, 4), size=st.integers(0, 3))
 def test_mixed_makes_samples_of_every_length_shortest_first(shortest, span, size):
     longest = shortest + span

@@ -146,6 +146,7 @@ def start(directory, output, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -182,7 +183,10 @@ def whole(tmp_path_factory):
 def test_a_stopped_command_goes_on_as_if_it_were_not(tmp_path, whole, outcome, how, jobs):
     process = start(tmp_path, "out", "--jobs", jobs)
     wait_for(lambda: len(list(tmp_path.glob("out/*/resume.ckpt"))) == int(jobs))
-    process.send_signal(how)
+    if how == signal.SIGINT:  # a terminal sends it to the command and all of its workers
+        os.killpg(process.pid, how)
+    else:
+        process.send_signal(how)
     said, errors = process.communicate(timeout=60)
     if how == signal.SIGINT:
         assert process.returncode == 130

@@ -238,7 +238,7 @@ def test_progress_counts_to_the_whole_run(tmp_path, monkeypatch):
     assert [progress.loss for progress in trained] == losses
     held_out = pd.read_csv(tmp_path / "epochs.csv")["validation_loss"]
     assert trained[-1].held_out == held_out.iloc[-2]
-    assert {progress.doing for progress in seen} >= {"length 3", "validation", "testing length 6"}
+    assert {progress.doing for progress in seen} >= {"length 3", "validation", "test of length 6"}
 
 
 def test_a_directory_of_other_settings_is_refused(tmp_path):
