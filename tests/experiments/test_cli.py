@@ -25,7 +25,7 @@ ADD = shlex.split(
 # Long enough to be stopped within, short enough to be waited for.
 STOPPED = shlex.split(
     "copy-first-input --cells GRU,nBRC --lengths 30 --layers 1 --hidden-size 8 --train-size 400 "
-    "--test-size 50 --batch-size 10 --epochs 12 --output"
+    "--test-size 50 --batch-size 10 --epochs 25 --output"
 )
 
 
@@ -182,7 +182,7 @@ def whole(tmp_path_factory):
 )
 def test_a_stopped_command_goes_on_as_if_it_were_not(tmp_path, whole, outcome, how, jobs):
     process = start(tmp_path, "out", "--jobs", jobs)
-    wait_for(lambda: len(list(tmp_path.glob("out/*/resume.ckpt"))) == int(jobs))
+    wait_for(lambda: list(tmp_path.glob("out/*/resume.ckpt")))
     if how == signal.SIGINT:  # a terminal sends it to the command and all of its workers
         os.killpg(process.pid, how)
     else:
