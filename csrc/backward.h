@@ -83,15 +83,21 @@ struct Backward {
                             int64_t first, int64_t count, T* states) {
     const brc_layer& layer = sequence.layer;
     const int64_t H = plan.hidden;
-    for (int64_t p = first - 1; p < first + count; ++p)
-      for (int64_t r = 0; r < plan.rows; ++r, states += plan.ld_state) {
-        const int64_t row = sequence.range.first + r;
-        // Going backwards in time, a row keeps its h_0 until its data begins.
-        const bool is_output = p >= 0 && sequence.is_data(p, r);
-        const T* const from = is_output ? output + (sequence.time(p) * layer.batch + row) * H
-                                        : static_cast<const T*>(layer.h_0) + row * H;
-        copy_row(H, from, 1, states, plan.ld_state);
-      }
+    const int64_t strides[] = {layer.batch * H, H, 1};
+    const T* const h_0 = static_cast<const T*>(layer.h_0) + sequence.range.first * H;
+    const auto start_from_h_0 = [&](int64_t position, int64_t row) {
+      T* const state = states + ((position - first + 1) * plan.rows + row) * plan.ld_state;
+      copy_row(H, h_0 + row * H, 1, state, plan.ld_state);
+    };
+    const int64_t from = first > 0 ? first - 1 : 0;
+    gather(sequence, output, strides, H, from, first + count - from,
+           states + (from - first + 1) * plan.rows * plan.ld_state, plan.ld_state);
+    if (first == 0)
+      for (int64_t r = 0; r < plan.rows; ++r) start_from_h_0(-1, r);
+    if (layer.lengths && layer.reverse)  // a row keeps its h_0 until its data begins
+      for (int64_t p = from; p < first + count; ++p)
+        for (int64_t r = 0; r < plan.rows; ++r)
+          if (!sequence.is_data(p, r)) start_from_h_0(p, r);
   }
 
   // The gates of one vector of units as the forward pass kept them, (c, a - 1) at `kept`; the

@@ -2,6 +2,11 @@
 
 #include "brc.h"
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include <cstdint>
 #include <cstdlib>
 #include <new>
 #include <system_error>
@@ -46,10 +51,29 @@ const InstructionSets& instruction_sets() {
   return sets;
 }
 
+constexpr std::size_t large_page = std::size_t(2) << 20;
+
+// Asks for large pages under a large fresh tensor: touching it page by page takes longer than
+// computing what is written to it.
+void expect_writes(void* memory, std::int64_t bytes) {
+#ifdef __linux__
+  const auto begin = (reinterpret_cast<std::uintptr_t>(memory) + large_page - 1) / large_page * large_page;
+  const auto end = (reinterpret_cast<std::uintptr_t>(memory) + std::uintptr_t(bytes)) / large_page * large_page;
+  if (memory && begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)memory, (void)bytes;
+#endif
+}
+
+// Scratch memory; a large one in large pages, since products walk across many rows of it at once.
 class Memory {
  public:
-  explicit Memory(std::size_t bytes) : data_(std::aligned_alloc(64, bytes + (64 - bytes % 64))) {
+  explicit Memory(std::size_t bytes) {
+    const std::size_t alignment = bytes < large_page / 2 ? 64 : large_page;
+    const std::size_t size = (bytes + alignment) / alignment * alignment;
+    data_ = std::aligned_alloc(alignment, size);
     if (!data_) throw std::bad_alloc();
+    expect_writes(data_, std::int64_t(size));
   }
   Memory(Memory&& other) noexcept : data_(other.data_) { other.data_ = nullptr; }
   ~Memory() { std::free(data_); }
@@ -105,6 +129,9 @@ int brc_forward(const brc_layer* layer, void* output, void* last, void* gates) t
   const ForwardPass& pass = instruction_sets()
                                 .kernels[layer->instruction_set]
                                 ->forward[layer->is_double][layer->full_memory];
+  const std::int64_t bytes = layer->steps * layer->batch * (layer->is_double ? 8 : 4);
+  expect_writes(output, bytes * layer->hidden_size);
+  expect_writes(gates, bytes * layer->hidden_size * 2);
   const int threads = useful_threads(*layer);
   const Memory shared(pass.scratch(*layer, {0, 0}).shared);
   std::vector<Memory> own;
@@ -124,6 +151,8 @@ int brc_backward(const brc_layer* layer, const brc_gradients* gradients) try {
   const BackwardPass& pass = instruction_sets()
                                  .kernels[layer->instruction_set]
                                  ->backward[layer->is_double][layer->full_memory];
+  const std::int64_t bytes = layer->steps * layer->batch * (layer->is_double ? 8 : 4);
+  expect_writes(gradients->grad_input, bytes * layer->input_size);
   const int threads = useful_threads(*layer);
   const Memory shared(pass.scratch(*layer, {0, 0}).shared);
   std::vector<Memory> own;

@@ -44,12 +44,9 @@ struct Plan {
         ld_input(padded<T>(input)),
         ld_state(padded<T>(hidden)),
         ld_gates(padded<T>(3 * ld_state)) {
-    constexpr int64_t products_like = 192;           // rows: long products amortise their ends
-    constexpr int64_t cache = 512 * 1024 / sizeof(T);  // numbers: about half of a core's L2
-    const int64_t per_row = ld_input + ld_gates + 2 * ld_state;
-    const int64_t wanted = products_like * per_row > cache ? cache / per_row : products_like;
-    const int64_t least = 64;
-    const int64_t steps = rows ? ((wanted > least ? wanted : least) + rows - 1) / rows : 1;
+    // Enough rows that a product amortises its ends, few enough for a core's second-level cache.
+    constexpr int64_t rows_at_a_time = 256;
+    const int64_t steps = rows ? (rows_at_a_time + rows - 1) / rows : 1;
     positions = steps < layer.steps ? steps : layer.steps;
   }
 };
@@ -64,6 +61,10 @@ struct Sequence {
   }
   bool is_data(int64_t position, int64_t row) const {
     return !layer.lengths || time(position) < layer.lengths[range.first + row];
+  }
+  // Whether the rows of one position are one block, in the tensor as in a buffer of that width.
+  bool is_dense(const int64_t* strides, int64_t size, int64_t width) const {
+    return !layer.lengths && strides[2] == 1 && strides[1] == size && width == size;
   }
 };
 
@@ -83,12 +84,17 @@ template <class T>
 void gather(const Sequence& sequence, const T* from, const int64_t* strides, int64_t size,
             int64_t first, int64_t count, T* to, int64_t width) {
   const int64_t rows = sequence.range.last - sequence.range.first;
-  for (int64_t p = first; p < first + count; ++p)
-    for (int64_t r = 0; r < rows; ++r, to += width) {
-      const int64_t offset =
-          sequence.time(p) * strides[0] + (sequence.range.first + r) * strides[1];
-      copy_row(sequence.is_data(p, r) ? size : 0, from + offset, strides[2], to, width);
+  const bool dense = sequence.is_dense(strides, size, width);
+  for (int64_t p = first; p < first + count; ++p) {
+    const T* row = from + sequence.time(p) * strides[0] + sequence.range.first * strides[1];
+    if (dense) {
+      std::memcpy(to, row, size_t(rows * size) * sizeof(T));
+      to += rows * size;
+      continue;
     }
+    for (int64_t r = 0; r < rows; ++r, to += width, row += strides[1])
+      copy_row(sequence.is_data(p, r) ? size : 0, row, strides[2], to, width);
+  }
 }
 
 // The reverse: rows of `width` to a (T, B, size) tensor, zero where a row has no data.
@@ -96,15 +102,19 @@ template <class T>
 void scatter(const Sequence& sequence, const T* from, int64_t width, int64_t size, int64_t first,
              int64_t count, T* to, const int64_t* strides) {
   const int64_t rows = sequence.range.last - sequence.range.first;
-  for (int64_t p = first; p < first + count; ++p)
-    for (int64_t r = 0; r < rows; ++r, from += width) {
-      T* const row = to + sequence.time(p) * strides[0] + (sequence.range.first + r) * strides[1];
-      const bool is_data = sequence.is_data(p, r);
-      if (is_data && strides[2] == 1)
-        std::memcpy(row, from, size_t(size) * sizeof(T));
-      else
-        for (int64_t i = 0; i < size; ++i) row[i * strides[2]] = is_data ? from[i] : T(0);
+  const bool dense = sequence.is_dense(strides, size, width);
+  for (int64_t p = first; p < first + count; ++p) {
+    T* row = to + sequence.time(p) * strides[0] + sequence.range.first * strides[1];
+    if (dense) {
+      std::memcpy(row, from, size_t(rows * size) * sizeof(T));
+      from += rows * size;
+      continue;
     }
+    for (int64_t r = 0; r < rows; ++r, from += width, row += strides[1]) {
+      const bool is_data = sequence.is_data(p, r);
+      for (int64_t i = 0; i < size; ++i) row[i * strides[2]] = is_data ? from[i] : T(0);
+    }
+  }
 }
 
 // Element (k, j) of a stacked parameter (K, gates * H) whose gates are padded to P columns each.

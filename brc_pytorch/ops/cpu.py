@@ -22,9 +22,9 @@ from torch.autograd import forward_ad
 from brc_pytorch.ops import reference
 from brc_pytorch.ops.library import Backend, Recurrence, register_backend
 
-# Gates whose recomputation takes at most this many multiply-adds a unit are not kept for the
-# backward pass: computing them again costs no more time than writing and reading them.
-_RECOMPUTED = 256
+# Gates that take at most this many products a unit are computed again in the backward pass: that
+# is faster than writing and reading them, and (T, B, 2H) less to hold.
+_CHEAP_GATES = 64
 
 
 class _Layer(ctypes.Structure):
@@ -334,11 +334,10 @@ def _run(
     dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
     tensors = tuple(tensor if tensor is None else tensor.to(dtype) for tensor in tensors)
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    full = memory.dim() == 2  # noqa: PLR2004 - (H, 2H), against (2H)
+    full = memory.dim() == 2  # noqa: PLR2004 - (H, 2H) in the nBRC, (2H) in the BRC
     products = 3 * input.shape[2] + (2 * h_0.shape[1] if full else 0)
-    output, last, _ = torch.ops.brc_pytorch.scan(
-        *tensors, lengths, reverse, needs_grad and products > _RECOMPUTED
-    )
+    keep_gates = needs_grad and products > _CHEAP_GATES
+    output, last, _ = torch.ops.brc_pytorch.scan(*tensors, lengths, reverse, keep_gates)
     return output.to(input.dtype), last.to(input.dtype)
 
 
