@@ -64,14 +64,15 @@ struct Sequence {
   }
   // Whether the rows of one position are one block, in the tensor as in a buffer of that width.
   bool is_dense(const int64_t* strides, int64_t size, int64_t width) const {
-    return !layer.lengths && strides[2] == 1 && strides[1] == size && width == size;
+    const bool is_empty = size == 0 || range.first == range.last;
+    return !layer.lengths && !is_empty && strides[2] == 1 && strides[1] == size && width == size;
   }
 };
 
 // Copies `count` numbers that lie `stride` apart to a dense row of `width` columns, zero-filled.
 template <class T>
 inline void copy_row(int64_t count, const T* from, int64_t stride, T* to, int64_t width) {
-  if (stride == 1)
+  if (count > 0 && stride == 1)
     std::memcpy(to, from, size_t(count) * sizeof(T));
   else
     for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
