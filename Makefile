@@ -23,6 +23,14 @@ test: setup  ## run the tests, without those that take minutes
 test-slow: setup  ## run the tests that take minutes
 	$(BIN)/pytest -m slow
 
+# Small enough for a few minutes on two cores: fewer units, samples and epochs than the published runs.
+demo: setup  ## run both benchmarks, small, and draw their plots
+	$(BIN)/brc copy-first-input --lengths 5,50 --hidden-size 50 --train-size 10000 \
+		--test-size 1000 --epochs 6 --jobs 2 --output results/demo-copy-first-input
+	$(BIN)/brc binary-addition --layers 1 --seeds 0,1,2 --hidden-size 50 --max-length 10 \
+		--epochs-per-length 8 --train-size 5000 --validation-size 500 --test-size 500 \
+		--max-test-length 30 --jobs 2 --output results/demo-binary-addition
+
 check: setup  ## lint, formatting, types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
