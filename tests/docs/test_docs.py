@@ -4,10 +4,14 @@ import ast
 import doctest
 import importlib
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
+import typer
+
+from brc_pytorch.experiments.cli import app
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "brc_pytorch").rglob("*.py"))
@@ -43,6 +47,24 @@ def test_document_examples(code, tmp_path, monkeypatch):
 
 def test_the_examples_are_found():
     assert len(BLOCKS) >= 4
+
+
+COMMANDS = [
+    pytest.param(shlex.split(line, comments=True)[1:], id=line)
+    for path in DOCUMENTS
+    for line in re.findall(r"^brc .*", path.read_text(encoding="utf-8"), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_documented_commands_exist_with_their_options(arguments):
+    name, *rest = arguments
+    command = typer.main.get_command(app).commands[name]
+    command.make_context(name, rest)  # raises for what the command does not know
+
+
+def test_the_commands_are_found():
+    assert len(COMMANDS) >= 5
 
 
 LAYERS = {
