@@ -169,17 +169,9 @@ def whole(tmp_path_factory):
     return directory / "out"
 
 
-@pytest.mark.parametrize(
-    ("how", "jobs"),
-    [
-        (signal.SIGINT, "1"),
-        (signal.SIGKILL, "1"),
-        pytest.param(signal.SIGTERM, "1", marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, "2", marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, "2", marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, "2", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_command_goes_on_as_if_it_were_not(tmp_path, whole, outcome, how, jobs):
     process = start(tmp_path, "out", "--jobs", jobs)
     wait_for(lambda: list(tmp_path.glob("out/*/resume.ckpt")))
