@@ -9,7 +9,7 @@
 
 #pragma once
 
-#include "sequence.h"
+#include "weights.h"
 
 namespace brc::BRC_ISA {
 
@@ -64,18 +64,14 @@ struct Backward {
 
   static void pack(const brc_layer& layer, const brc_gradients& gradients, void* shared) {
     const Plan<T> plan(layer, {0, 0});
-    const int64_t H = plan.hidden, P = plan.ld_state;
     Arena arena(shared);
     const Shared weights(arena, plan);
     if (!full || !gradients.gates) weights.forward.fill(layer, plan);
-    const GateColumns<T> kernel{static_cast<const T*>(layer.kernel), 3 * H, H, P};
-    BRC_ISA::pack(3 * P, plan.input, weights.kernel_transposed,
-                  [&](int64_t k, int64_t j) { return kernel(j, k); });
-    if constexpr (full) {
-      const GateColumns<T> memory{static_cast<const T*>(layer.memory), 2 * H, H, P};
-      BRC_ISA::pack(2 * P, H, weights.memory_transposed,
-                    [&](int64_t k, int64_t j) { return memory(j, k); });
-    }
+    pack_transposed(plan.input, 3, plan, static_cast<const T*>(layer.kernel),
+                    weights.kernel_transposed);
+    if constexpr (full)
+      pack_transposed(plan.hidden, 2, plan, static_cast<const T*>(layer.memory),
+                      weights.memory_transposed);
   }
 
   // The states after positions first - 1 <= p < first + count, (count + 1, n, ld_state).

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "sequence.h"
+#include "weights.h"
 
 namespace brc::BRC_ISA {
 

@@ -32,19 +32,9 @@ inline void for_each_panel(int64_t n, Body&& body) {
                                  [&](auto width) { body(width, Width<1>{}, j); });
 }
 
-// Copies a right factor panel by panel, (K, N) to K * padded(N) numbers; get(k, j) is its element.
-template <class T, class Get>
-void pack(int64_t K, int64_t N, T* packed, Get&& get) {
-  for_each_panel<T>(N, [&](auto width, auto vectors, int64_t j) {
-    constexpr int columns = width.value * vectors.value;
-    for (int64_t k = 0; k < K; ++k)
-      for (int64_t i = 0; i < columns; ++i) *packed++ = j + i < N ? get(k, j + i) : T(0);
-  });
-}
-
 // How the factors of a product lie in memory.
 enum class Left { rows, columns };      // element (m, k) at a[m * lda + k], or at a[k * lda + m]
-enum class Right { packed, row_major };  // by `pack`, or element (k, n) at b[k * ldb + n]
+enum class Right { packed, row_major };  // panel by panel, or element (k, n) at b[k * ldb + n]
 
 // One tile: c[m][n] = init[m][n] + sum over k of a[m][k] b[k][n], M x (vectors * width).
 // The sum starts at zero and meets `init` last, which bounds the rounding of long accumulations.

@@ -1,11 +1,11 @@
-// What both passes share: sizes, scratch memory, packed weights, and copies of a few steps of the
-// tensors into dense buffers. Strides, direction and row lengths are dealt with here and nowhere
-// else; the arithmetic sees dense rows, padded to whole vectors.
+// What both passes share: sizes, scratch memory, and copies of a few steps of the tensors into dense
+// buffers. Strides, direction and row lengths are dealt with here and in the passes' loops over
+// rows; the arithmetic sees dense rows, padded to whole vectors.
 
 #pragma once
 
 #include "pass.h"
-#include "product.h"
+#include "simd.h"
 
 namespace brc::BRC_ISA {
 
@@ -116,84 +116,6 @@ void scatter(const Sequence& sequence, const T* from, int64_t width, int64_t siz
       for (int64_t i = 0; i < size; ++i) row[i * strides[2]] = is_data ? from[i] : T(0);
     }
   }
-}
-
-// Element (k, j) of a stacked parameter (K, gates * H) whose gates are padded to P columns each.
-template <class T>
-struct GateColumns {
-  const T* parameter;
-  int64_t row, hidden, padded_hidden;
-
-  T operator()(int64_t k, int64_t j) const {
-    const int64_t gate = j / padded_hidden, unit = j % padded_hidden;
-    return unit < hidden ? parameter[k * row + gate * hidden + unit] : T(0);
-  }
-};
-
-// The right factors and vectors of the forward pass.
-template <class T, bool full>
-struct Weights {
-  T* kernel;  // packed (I, 3P)
-  T* memory;  // full: packed (H, 2P); otherwise w_c, w_a (2P)
-  T* bias;    // (ld_gates), zero where there is none
-
-  Weights(Arena& arena, const Plan<T>& plan)
-      : kernel(arena.take<T>(plan.input * plan.ld_gates)),
-        memory(arena.take<T>(full ? plan.hidden * padded<T>(2 * plan.ld_state)
-                                  : 2 * plan.ld_state)),
-        bias(arena.take<T>(plan.ld_gates)) {}
-
-  void fill(const brc_layer& layer, const Plan<T>& plan) const {
-    const int64_t H = plan.hidden, P = plan.ld_state;
-    pack(plan.input, 3 * P, kernel,
-         GateColumns<T>{static_cast<const T*>(layer.kernel), 3 * H, H, P});
-    const T* const from = static_cast<const T*>(layer.memory);
-    if constexpr (full)
-      pack(H, 2 * P, memory, GateColumns<T>{from, 2 * H, H, P});
-    else
-      for (int64_t gate = 0; gate < 2; ++gate)
-        copy_row(H, from + gate * H, 1, memory + gate * P, P);
-    for (int64_t j = 0; j < plan.ld_gates; ++j) bias[j] = 0;
-    if (layer.bias)
-      for (int64_t gate = 0; gate < layer.bias_gates; ++gate)
-        copy_row(H, static_cast<const T*>(layer.bias) + gate * H, 1, bias + gate * P, P);
-  }
-};
-
-// The three gates' arguments of `count` rows: x U + bias (+ h W), (count, ld_gates).
-template <class T, bool full>
-void drive(const Plan<T>& plan, const Weights<T, full>& weights, int64_t count, const T* input,
-           T* gates) {
-  product<Left::rows, Right::packed>(count, 3 * plan.ld_state, plan.input, input, plan.ld_input,
-                                     weights.kernel, 0, weights.bias, 0, gates, plan.ld_gates);
-}
-
-template <class T>
-void feed_back(const Plan<T>& plan, const Weights<T, true>& weights, int64_t count, const T* state,
-               T* gates) {
-  product<Left::rows, Right::packed>(count, 2 * plan.ld_state, plan.hidden, state, plan.ld_state,
-                                     weights.memory, 0, gates, plan.ld_gates, gates,
-                                     plan.ld_gates);
-}
-
-// c, a - 1 and the candidate of one vector of units.
-template <class T, int N>
-struct Gates {
-  Vector<T, N> c, a_less_1, candidate;
-};
-
-// gates: one row of drive, at unit j; h: the same units' previous state.
-template <class T, bool full, int N>
-inline Gates<T, N> open(const Plan<T>& plan, const Weights<T, full>& weights, const T* gates,
-                        Vector<T, N> h, int64_t j) {
-  const int64_t P = plan.ld_state;
-  Vector<T, N> for_c = load<N>(gates + j), for_a = load<N>(gates + P + j);
-  if constexpr (!full) {
-    for_c += load<N>(weights.memory + j) * h;
-    for_a += load<N>(weights.memory + P + j) * h;
-  }
-  const Vector<T, N> c = sigmoid<T, N>(for_c), a_less_1 = tanh<T, N>(for_a);
-  return {c, a_less_1, tanh<T, N>(load<N>(gates + 2 * P + j) + (h + a_less_1 * h))};
 }
 
 }  // namespace brc::BRC_ISA

@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from brc_pytorch.ops import reference
-from brc_pytorch.ops.library import Backend, Recurrence, register_backend
+from brc_pytorch.ops.library import Backend, Recurrence, mixes_dtypes, register_backend
 
 # Gates that take at most this many products a unit are computed again in the backward pass: that
 # is faster than writing and reading them, and (T, B, 2H) less to hold.
 _CHEAP_GATES = 64
+_COMPUTED = (torch.float32, torch.float64)
 
 
 class _Layer(ctypes.Structure):
@@ -298,23 +299,29 @@ def _differentiable_backward(
     grad_last: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
     """Gradients that can themselves be differentiated: those of the reference."""
-    *tensors, lengths, _output, _last, _gates = ctx.saved_tensors
+    *saved, bias, lengths, _output, _last, _gates = ctx.saved_tensors
     # A view each: a tensor that is passed twice gets two gradients.
-    tensors = [tensor if tensor is None else tensor.view_as(tensor) for tensor in tensors]
-    results = _reference(tensors[3])(*tensors, lengths, ctx.reverse)
+    input, h_0, kernel, memory = (tensor.view_as(tensor) for tensor in saved)
+    bias = None if bias is None else bias.view_as(bias)
+    tensors = (input, h_0, kernel, memory, bias)
+    results = _reference(memory)(input, h_0, kernel, memory, bias, lengths, ctx.reverse)
     known = [
         (r, g) for r, g in zip(results, (grad_output, grad_last), strict=True) if g is not None
     ]
-    needed = [i for i, need in enumerate(ctx.needs_input_grad) if need]
+    needed = {
+        place: tensor
+        for place, tensor in enumerate(tensors)
+        if tensor is not None and ctx.needs_input_grad[place]
+    }
     gradients = torch.autograd.grad(
         [result for result, _ in known],
-        [tensors[i] for i in needed],
+        list(needed.values()),
         [gradient for _, gradient in known],
         create_graph=True,
         allow_unused=True,
     )
     found = dict(zip(needed, gradients, strict=True))
-    return tuple(found.get(i) for i in range(len(ctx.needs_input_grad)))
+    return tuple(found.get(place) for place in range(len(ctx.needs_input_grad)))
 
 
 def _run(
@@ -329,20 +336,43 @@ def _run(
     """Both recurrences: the memory's shape tells which."""
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:  # noqa: SLF001 - nothing public tells
         return _reference(memory)(input, h_0, kernel, memory, bias, lengths, reverse)
-    tensors = (input, h_0, kernel, memory, bias)
-    # Under autocast the dtypes may differ; the output's is the input's, as nn.GRU's is.
-    dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
-    tensors = tuple(tensor if tensor is None else tensor.to(dtype) for tensor in tensors)
-    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    full = memory.dim() == 2  # noqa: PLR2004 - (H, 2H) in the nBRC, (2H) in the BRC
-    products = 3 * input.shape[2] + (2 * h_0.shape[1] if full else 0)
-    keep_gates = needs_grad and products > _CHEAP_GATES
-    output, last, _ = torch.ops.brc_pytorch.scan(*tensors, lengths, reverse, keep_gates)
-    return output.to(input.dtype), last.to(input.dtype)
+    if input.dtype not in _COMPUTED or mixes_dtypes(input.device):
+        # Under autocast the dtypes may differ; the output's is the input's, as nn.GRU's is.
+        dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+        wide = (input.to(dtype), h_0.to(dtype), kernel.to(dtype), memory.to(dtype))
+        output, last = _scan_and_keep(
+            *wide, None if bias is None else bias.to(dtype), lengths, reverse
+        )
+        return output.to(input.dtype), last.to(input.dtype)
+    return _scan_and_keep(input, h_0, kernel, memory, bias, lengths, reverse)
+
+
+def _scan_and_keep(
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """Call the operator; it keeps the gates where a backward pass will come and they are dear."""
+    keep_gates = False
+    if torch.is_grad_enabled():
+        full = memory.dim() == 2  # noqa: PLR2004 - (H, 2H) in the nBRC, (2H) in the BRC
+        products = 3 * input.shape[2] + (2 * h_0.shape[1] if full else 0)
+        tensors = (input, h_0, kernel, memory, bias)
+        keep_gates = products > _CHEAP_GATES and any(
+            tensor is not None and tensor.requires_grad for tensor in tensors
+        )
+    output, last, _ = torch.ops.brc_pytorch.scan(
+        input, h_0, kernel, memory, bias, lengths, reverse, keep_gates
+    )
+    return output, last
 
 
 if _kernels is not None:
-    _ops = torch.library.Library("brc_pytorch", "DEF")
+    _ops: Any = torch.library.Library("brc_pytorch", "DEF")  # type: ignore[no-untyped-call]
     _ops.define(
         "scan(Tensor input, Tensor h_0, Tensor kernel, Tensor memory, Tensor? bias,"
         " Tensor? lengths, bool reverse, bool keep_gates)"

@@ -1,0 +1,105 @@
+"""One tester for every backend: output, last state and every gradient, beside the reference."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from brc_pytorch import ops
+
+EPSILON = {torch.float32: 2.0**-23, torch.float64: 2.0**-52}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of an operator, and how its tensors lie in memory."""
+
+    recurrence: str = "nbrc"
+    steps: int = 7
+    batch: int = 3
+    input_size: int = 4
+    hidden_size: int = 5
+    dtype: torch.dtype = torch.float32
+    bias_gates: int = 2
+    lengths: bool = False
+    reverse: bool = False
+    strided: bool = False
+    seed: int = 0
+
+    def draw(self):
+        """The tensors in float64, rounded to the dtype: (input, h_0, kernel, memory, bias)."""
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def normal(*shape, scale=1.0):
+            drawn = scale * torch.randn(*shape, generator=generator, dtype=torch.float64)
+            return drawn.to(self.dtype).double()
+
+        hidden = self.hidden_size
+        memory = (hidden, 2 * hidden) if self.recurrence == "nbrc" else (2 * hidden,)
+        tensors = [
+            normal(self.steps, self.batch, self.input_size),
+            normal(self.batch, hidden, scale=0.5),
+            normal(self.input_size, 3 * hidden, scale=(1 + self.input_size) ** -0.5),
+            normal(*memory, scale=(1 + hidden) ** -0.5),
+            normal(self.bias_gates * hidden, scale=0.5) if self.bias_gates else None,
+        ]
+        lengths = torch.randint(-1, self.steps + 2, (self.batch,), generator=generator)
+        cotangents = normal(self.steps, self.batch, hidden), normal(self.batch, hidden)
+        return tensors, lengths if self.lengths else None, cotangents
+
+    def lay_out(self, tensor):
+        """The same values; if so asked every other element of a tensor that is NaN elsewhere."""
+        if not self.strided:
+            return tensor
+        wide = tensor.new_full([2 * size + 1 for size in tensor.shape], float("nan"))
+        return wide[tuple(slice(1, None, 2) for _ in tensor.shape)].copy_(tensor)
+
+    def run(self, backend, dtype):
+        """Output, last state and the gradients of all tensors."""
+        tensors, lengths, cotangents = self.draw()
+        leaves = [
+            tensor if tensor is None else self.lay_out(tensor.to(dtype)).requires_grad_()
+            for tensor in tensors
+        ]
+        with ops.backend(backend):
+            results = getattr(ops, self.recurrence)(*leaves, lengths=lengths, reverse=self.reverse)
+            gradients = torch.autograd.grad(
+                results,
+                [leaf for leaf in leaves if leaf is not None],
+                [self.lay_out(cotangent.to(dtype)) for cotangent in cotangents],
+            )
+        return [*results, *gradients]
+
+
+NAMES = "output", "last", "grad input", "grad h_0", "grad kernel", "grad memory", "grad bias"
+
+
+@pytest.fixture
+def poisoned():
+    """Fill freshly allocated tensors with NaN, so that an element nobody wrote shows."""
+    torch.use_deterministic_algorithms(mode=True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(mode=False)
+
+
+@pytest.fixture
+def assert_parity(poisoned):  # noqa: ARG001 - for its effect
+    """Compare a backend with the reference, as precisely as the reference itself computes."""
+
+    def check(backend, **options):
+        case = Case(**options)
+        exact = case.run("reference", torch.float64)
+        naive = case.run("reference", case.dtype)
+        got = case.run(backend, case.dtype)
+        for name, want, rough, value in zip(NAMES, exact, naive, got, strict=False):
+            assert value.dtype == case.dtype, name
+            assert value.shape == want.shape, name
+            if want.numel() == 0:
+                continue
+            # Rounding is amplified by the dynamics: the reference's own error is the yardstick.
+            scale = want.abs().max()
+            allowed = 10 * (rough - want).abs().max() + 50 * EPSILON[case.dtype] * scale
+            assert (value - want).abs().max() <= allowed, f"{name} of {case}"
+
+    return check

@@ -1,0 +1,466 @@
+"""The compiled CPU kernels: beside the reference, inside torch, and under odd conditions."""
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.autograd import forward_ad
+
+from brc_pytorch import ops
+from brc_pytorch.ops import cpu, library
+
+pytestmark = pytest.mark.skipif(
+    not cpu.instruction_sets(), reason="this installation has no compiled kernels"
+)
+
+both = pytest.mark.parametrize("recurrence", ["brc", "nbrc"])
+dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+every_set = pytest.mark.parametrize("instructions", cpu.instruction_sets() or ["none"])
+
+
+def arguments(recurrence, steps=5, batch=3, inputs=2, hidden=4, dtype=None, requires_grad=False):
+    """Leaves: input, h_0, kernel, memory, bias."""
+
+    def normal(*shape, scale=1.0):
+        return scale * torch.randn(*shape, dtype=dtype)
+
+    memory = (hidden, 2 * hidden) if recurrence == "nbrc" else (2 * hidden,)
+    tensors = [
+        normal(steps, batch, inputs),
+        normal(batch, hidden),
+        normal(inputs, 3 * hidden, scale=inputs**-0.5),
+        normal(*memory, scale=hidden**-0.5),
+        normal(2 * hidden),
+    ]
+    return [tensor.requires_grad_(requires_grad) for tensor in tensors]
+
+
+def operator(recurrence):
+    return getattr(ops, recurrence)
+
+
+@every_set
+@both
+@dtypes
+@pytest.mark.parametrize(
+    ("steps", "batch", "input_size", "hidden_size"),
+    [
+        (1, 1, 1, 1),
+        (7, 3, 4, 5),
+        (2, 5, 33, 100),
+        (20, 13, 1, 17),
+        (3, 40, 70, 3),
+        (9, 1, 130, 64),
+        (300, 1, 2, 8),
+        (2, 0, 3, 4),
+        (4, 2, 0, 6),
+    ],
+)
+def test_parity(
+    assert_parity, instructions, recurrence, dtype, steps, batch, input_size, hidden_size
+):
+    with cpu.instruction_set(instructions):
+        for lengths, reverse in [(False, False), (True, False), (True, True)]:
+            assert_parity(
+                "cpu",
+                recurrence=recurrence,
+                dtype=dtype,
+                steps=steps,
+                batch=batch,
+                input_size=input_size,
+                hidden_size=hidden_size,
+                lengths=lengths,
+                reverse=reverse,
+            )
+
+
+@both
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.fixed_dictionaries(
+        {
+            "steps": st.integers(1, 12),
+            "batch": st.integers(0, 21),
+            "input_size": st.integers(0, 40),
+            "hidden_size": st.integers(1, 70),
+            "dtype": st.sampled_from([torch.float32, torch.float64]),
+            "bias_gates": st.sampled_from([0, 2, 3]),
+            "lengths": st.booleans(),
+            "reverse": st.booleans(),
+            "strided": st.booleans(),
+            "seed": st.integers(0, 2**31),
+        }
+    )
+)
+def test_parity_of_any_call(assert_parity, recurrence, options):
+    assert_parity("cpu", recurrence=recurrence, **options)
+
+
+@both
+def test_parity_over_a_long_sequence(assert_parity, recurrence):
+    assert_parity("cpu", recurrence=recurrence, steps=1000, batch=5, input_size=20, hidden_size=30)
+
+
+@both
+@pytest.mark.parametrize("inputs", [2, 24], ids=["gates computed again", "gates kept"])
+@pytest.mark.parametrize("lengths", [None, torch.tensor([0, 3, 5])])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradcheck(recurrence, inputs, lengths, reverse):
+    tensors = arguments(recurrence, 5, 3, inputs, 2, torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda *t: operator(recurrence)(*t, lengths=lengths, reverse=reverse), tensors
+    )
+
+
+@both
+def test_second_derivatives(recurrence):
+    tensors = arguments(recurrence, steps=3, dtype=torch.float64, requires_grad=True)
+    lengths = torch.tensor([0, 2, 3])
+    assert torch.autograd.gradgradcheck(
+        lambda *t: operator(recurrence)(*t, lengths=lengths), tensors
+    )
+
+
+@both
+def test_one_tensor_in_two_places_has_both_second_derivatives(recurrence):
+    tensors = arguments(recurrence, steps=3, inputs=4, dtype=torch.float64)
+    shared = torch.randn(1, 3, 4, dtype=torch.float64, requires_grad=True)
+
+    def run(shared):
+        return operator(recurrence)(shared, shared[0], *tensors[2:])
+
+    assert torch.autograd.gradgradcheck(run, (shared,))
+
+
+@both
+@pytest.mark.parametrize("only", [0, 1], ids=["output", "last"])
+def test_a_result_that_is_not_used_counts_as_zero(recurrence, only):
+    tensors = arguments(recurrence, requires_grad=True)
+    gradients = {}
+    for name in ("cpu", "reference"):
+        with ops.backend(name):
+            loss = operator(recurrence)(*tensors)[only].square().sum()
+            gradients[name] = torch.autograd.grad(loss, tensors)
+    torch.testing.assert_close(gradients["cpu"], gradients["reference"], rtol=1e-4, atol=1e-5)
+
+
+@both
+def test_only_what_asks_for_a_gradient_gets_one(recurrence):
+    tensors = arguments(recurrence)
+    tensors[2].requires_grad_()
+    output, _ = operator(recurrence)(*tensors)
+    output.sum().backward()
+    assert [tensor.grad is not None for tensor in tensors] == [False, False, True, False, False]
+
+
+@both
+@every_set
+@dtypes
+def test_nonlinearities_over_the_whole_range(recurrence, instructions, dtype):
+    """Weights that leave h_1 = tanh(U x), and h_1 = sigmoid(U_c x) h_0."""
+    low, limit = (87, 3e-7) if dtype == torch.float32 else (700, 1e-15)
+    x = torch.cat(
+        [
+            torch.linspace(-12, 12, 20001),
+            torch.linspace(-low, low, 2001),
+            10.0 ** torch.arange(-37, 2),
+            -(10.0 ** torch.arange(-37, 2)),
+        ]
+    ).to(dtype)
+
+    def last(h_0, kernel, bias):
+        given = torch.tensor([kernel], dtype=dtype), torch.tensor(bias, dtype=dtype)
+        memory = torch.zeros(2 if recurrence == "brc" else (1, 2), dtype=dtype)
+        state = torch.full((len(x), 1), h_0, dtype=dtype)
+        with cpu.instruction_set(instructions):
+            return operator(recurrence)(x.view(1, -1, 1), state, given[0], memory, given[1])[1]
+
+    def error(value, exact):
+        return ((value.double().flatten() - exact) / exact).abs().nan_to_num(0).max()  # 0 / 0 is 0
+
+    closed, no_feedback = -1000.0, -1000.0
+    tanh = last(0.0, [0.0, 0.0, 1.0], [closed, 0.0])
+    assert error(tanh, torch.tanh(x.double())) < limit
+    sigmoid = last(1.0, [1.0, 0.0, 0.0], [0.0, no_feedback])
+    assert error(sigmoid, torch.sigmoid(x.double())) < limit
+
+
+@both
+@every_set
+def test_nan_and_infinity_pass_as_in_the_reference(recurrence, instructions):
+    tensors = arguments(recurrence, steps=2, batch=6, inputs=1)
+    tensors[0][0, :3, 0] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    tensors[1][3:, 0] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    with cpu.instruction_set(instructions):
+        got = operator(recurrence)(*tensors)
+    with ops.backend("reference"):
+        expected = operator(recurrence)(*tensors)
+    torch.testing.assert_close(got, expected, equal_nan=True)
+
+
+@both
+def test_padding_has_no_effect_whatever_it_holds(recurrence):
+    tensors = arguments(recurrence, requires_grad=True)
+    lengths = torch.tensor([5, 2, 0])
+    with torch.no_grad():
+        tensors[0][2:, 1] = float("nan")
+        tensors[0][:, 2] = float("inf")
+    output, last = operator(recurrence)(*tensors, lengths=lengths)
+    assert (output[2:, 1] == 0).all()
+    assert torch.equal(last[2], tensors[1][2])
+    for gradient in torch.autograd.grad(output.sum() + last.sum(), tensors):
+        assert gradient.isfinite().all()
+
+
+@both
+@every_set
+@dtypes
+def test_any_number_of_threads_computes_the_same(recurrence, instructions, dtype):
+    tensors = arguments(
+        recurrence, steps=40, batch=29, inputs=30, hidden=50, dtype=dtype, requires_grad=True
+    )
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3, 7):
+            torch.set_num_threads(count)
+            with cpu.instruction_set(instructions):
+                output, last = operator(recurrence)(*tensors)
+                gradients = torch.autograd.grad(output.square().sum(), tensors)
+            results.append((output, last, *gradients))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        for one, same in zip(results[0][:4], other[:4], strict=True):  # to grad h_0
+            assert torch.equal(one, same)
+        torch.testing.assert_close(results[0][4:], other[4:], rtol=1e-3, atol=1e-3)
+
+
+def test_several_python_threads_at_once():
+    tensors = arguments("nbrc", steps=30, batch=20, inputs=30, hidden=50)
+    expected = ops.nbrc(*tensors)[0]
+    results = [None] * 4
+
+    def work(index):
+        for _ in range(5):
+            results[index] = ops.nbrc(*tensors)[0]
+
+    workers = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(torch.equal(result, expected) for result in results)
+
+
+def test_the_kernels_are_called_without_the_interpreter_lock():
+    # ctypes.CDLL releases the lock around a call, ctypes.PyDLL would not.
+    assert isinstance(cpu._kernels, ctypes.CDLL)
+    assert not isinstance(cpu._kernels, ctypes.PyDLL)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_process_can_compute():
+    script = """
+import os, torch
+from brc_pytorch import ops
+torch.set_num_threads(2)
+tensors = [torch.randn(*shape) for shape in ((40, 32, 30), (32, 50), (30, 150), (50, 100))]
+expected = ops.nbrc(*tensors)[0]
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(ops.nbrc(*tensors)[0], expected) else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)  # noqa: S603 - our own
+
+
+@both
+@pytest.mark.parametrize("keep_gates", [False, True])
+def test_opcheck(recurrence, keep_gates):
+    tensors = arguments(recurrence, requires_grad=True)
+    scan = torch.ops.brc_pytorch.scan.default
+    for lengths, reverse in [(None, False), (torch.tensor([0, 3, 5]), True)]:
+        torch.library.opcheck(scan, (*tensors, lengths, reverse, keep_gates))
+    torch.library.opcheck(scan, (*tensors[:4], None, None, False, keep_gates))
+
+
+@both
+@pytest.mark.parametrize("keep_gates", [False, True])
+def test_opcheck_of_the_gradients(recurrence, keep_gates):
+    tensors = arguments(recurrence)
+    output, last, gates = torch.ops.brc_pytorch.scan(*tensors, None, False, keep_gates)
+    torch.library.opcheck(
+        torch.ops.brc_pytorch.scan_backward.default,
+        (
+            *(torch.randn_like(output), torch.randn_like(last), *tensors, None, False, output),
+            *(gates if keep_gates else None, True),
+        ),
+    )
+
+
+@both
+def test_compiled_whole_and_bitwise_equal(recurrence):
+    tensors = arguments(recurrence, requires_grad=True)
+    lengths = torch.tensor([0, 3, 5])
+    run = operator(recurrence)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's compiler warns about itself
+        compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+        results = compiled(*tensors, lengths=lengths)
+    expected = run(*tensors, lengths=lengths)
+    for got, want in zip(results, expected, strict=True):
+        assert torch.equal(got, want)
+    got = torch.autograd.grad(results[0].sum(), tensors)
+    want = torch.autograd.grad(expected[0].sum(), tensors)
+    assert all(map(torch.equal, got, want))
+
+
+@both
+def test_a_compiled_function_obeys_the_forced_backend(recurrence, monkeypatch):
+    tensors = arguments(recurrence)
+    compiled = torch.compile(operator(recurrence), fullgraph=True, backend="eager")
+    compiled(*tensors)
+    called = []
+    monkeypatch.setattr(cpu._kernels, "brc_forward", lambda *_: called.append(1) or 0)
+    compiled(*tensors)
+    assert called
+    called.clear()
+    with ops.backend("reference"):
+        compiled(*tensors)
+    assert not called
+
+
+@both
+def test_exported_with_any_number_of_steps_and_rows(recurrence):
+    class Module(torch.nn.Module):
+        def forward(self, *tensors):
+            return operator(recurrence)(*tensors)
+
+    steps, batch = torch.export.Dim("steps"), torch.export.Dim("batch")
+    tensors = arguments(recurrence)
+    shapes = (({0: steps, 1: batch}, {0: batch}, None, None, None),)
+    exported = torch.export.export(Module(), tuple(tensors), dynamic_shapes=shapes)
+    others = [*arguments(recurrence, steps=9, batch=6)[:2], *tensors[2:]]
+    assert torch.equal(exported.module()(*others)[0], operator(recurrence)(*others)[0])
+
+
+@both
+def test_function_transforms_fall_back_to_the_reference(recurrence):
+    tensors = arguments(recurrence, dtype=torch.float64)
+
+    def loss(h_0):
+        return operator(recurrence)(tensors[0], h_0, *tensors[2:])[0].square().sum()
+
+    stacked = torch.stack([tensors[1], 2 * tensors[1]])
+    mapped = torch.func.vmap(torch.func.grad(loss))(stacked)
+    for h_0, gradient in zip(stacked, mapped, strict=True):
+        leaf = h_0.clone().requires_grad_()
+        torch.testing.assert_close(gradient, torch.autograd.grad(loss(leaf), leaf)[0])
+    tangent = torch.func.jvp(loss, (tensors[1],), (torch.ones_like(tensors[1]),))[1]
+    torch.testing.assert_close(tangent, torch.func.grad(loss)(tensors[1]).sum())
+
+
+@both
+def test_forward_mode_falls_back_to_the_reference(recurrence):
+    tensors = arguments(recurrence, dtype=torch.float64)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(tensors[1], torch.ones_like(tensors[1]))
+        last = operator(recurrence)(tensors[0], dual, *tensors[2:])[1]
+        tangent = forward_ad.unpack_dual(last).tangent
+    leaf = tensors[1].clone().requires_grad_()
+    last = operator(recurrence)(tensors[0], leaf, *tensors[2:])[1]
+    torch.testing.assert_close(tangent.sum(), torch.autograd.grad(last.sum(), leaf)[0].sum())
+
+
+@both
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_types_are_computed_in_float32(recurrence, dtype):
+    tensors = [tensor.to(dtype) for tensor in arguments(recurrence, steps=50)]
+    output, last = operator(recurrence)(*tensors)
+    exact, _ = operator(recurrence)(*(tensor.float() for tensor in tensors))
+    assert output.dtype == last.dtype == dtype
+    assert torch.equal(output, exact.to(dtype))
+
+
+@both
+def test_autocast_keeps_the_inputs_type(recurrence):
+    tensors = arguments(recurrence, requires_grad=True)
+    exact, _ = operator(recurrence)(*tensors)
+    with torch.autocast("cpu", torch.bfloat16):
+        same, _ = operator(recurrence)(*tensors)
+        narrow, _ = operator(recurrence)(tensors[0].bfloat16(), *tensors[1:])
+    assert torch.equal(same, exact)
+    assert narrow.dtype == torch.bfloat16
+    torch.testing.assert_close(narrow.float(), exact, rtol=0.05, atol=0.05)
+    assert all(g.dtype == torch.float32 for g in torch.autograd.grad(narrow.sum(), tensors))
+
+
+def test_an_unknown_instruction_set_is_refused():
+    with pytest.raises(ValueError, match="expected one of"), cpu.instruction_set("abacus"):
+        pytest.fail("the block must not be entered")
+
+
+@both
+def test_an_output_changed_in_place_is_noticed(recurrence):
+    tensors = arguments(recurrence, requires_grad=True)
+    output, last = operator(recurrence)(*tensors)
+    with torch.no_grad():
+        output.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        last.sum().backward()
+
+
+def test_missing_kernels_are_announced_once(monkeypatch):
+    monkeypatch.setattr(library, "_backends", {"reference": library._backends["reference"]})
+    monkeypatch.setattr(library, "_has_said", False)
+    with pytest.warns(RuntimeWarning, match="no compiled kernels"):
+        ops.nbrc(*arguments("nbrc"))
+    ops.nbrc(*arguments("nbrc"))
+
+
+def test_the_sources_alone_work_through_the_reference(tmp_path):
+    root = Path(library.__file__).parents[1]
+    (tmp_path / "brc_pytorch").symlink_to(root)
+    script = """
+import sys, warnings
+sys.path = [entry for entry in sys.path if "editable" not in str(entry)]
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in type(finder).__module__]
+sys.path.insert(0, sys.argv[1])
+import torch
+from brc_pytorch import ops
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        ops.brc(torch.zeros(2, 1, 1), torch.zeros(1, 1), torch.zeros(1, 3), torch.zeros(2))
+print(len([w for w in caught if "compiled kernels" in str(w.message)]), ops.cpu.instruction_sets())
+"""
+    if any(root.glob("ops/*brc_cpu.*")):
+        pytest.skip("the kernels lie beside the sources")
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    assert result.stdout.strip() == "1 []"
+
+
+@both
+def test_gates_that_are_cheap_are_not_kept(recurrence):
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        tensors = arguments(
+            recurrence, steps=1000, batch=1, inputs=1, hidden=16, requires_grad=True
+        )
+        operator(recurrence)(*tensors)
+    assert 1000 * (1 + 16) <= sum(kept) < 1000 * (1 + 16) * 1.1  # the input and the output
