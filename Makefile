@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow check demo clean
+.PHONY: help setup test test-slow test-kernels check demo clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,11 @@ test: setup  ## run the tests, without those that take minutes
 
 test-slow: setup  ## run the tests that take minutes
 	$(BIN)/pytest -m slow
+
+test-kernels: setup  ## run the compiled kernels' own tests under AddressSanitizer
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DBRC_SANITIZE=ON -DBRC_TESTS=ON
+	$(BIN)/cmake --build build/sanitize --target brc_tests
+	build/sanitize/brc_tests
 
 # Small enough for a few minutes on two cores: fewer units, samples and epochs than the published runs.
 demo: setup  ## run both benchmarks, small, and draw their plots

@@ -372,7 +372,7 @@ def _scan_and_keep(
 
 
 if _kernels is not None:
-    _ops: Any = torch.library.Library("brc_pytorch", "DEF")  # type: ignore[no-untyped-call]
+    _ops: Any = torch.library.Library("brc_pytorch", "FRAGMENT")  # type: ignore[no-untyped-call]
     _ops.define(
         "scan(Tensor input, Tensor h_0, Tensor kernel, Tensor memory, Tensor? bias,"
         " Tensor? lengths, bool reverse, bool keep_gates)"

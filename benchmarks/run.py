@@ -1,0 +1,181 @@
+"""Measures everything in one run: ``python benchmarks/run.py --predecessor FOLDER``.
+
+Each case checks that all implementations of a recurrence agree, and only then times them, taking
+turns in one process; the median counts. Memory is the peak of a training step over its start, each
+in a process of its own. The results go to ``docs/benchmarks.json``; ``report.py`` draws them.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import contenders
+import torch
+from torch import nn
+
+from brc_pytorch.ops import cpu
+
+RESULTS = Path(__file__).parents[1] / "docs" / "benchmarks.json"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the comparison: 2 layers, float32."""
+
+    name: str
+    steps: int
+    batch: int
+    inputs: int
+    hidden: int
+    training: bool
+    rounds: int
+    slow_rounds: int  # of the implementations that loop in Python; 0 leaves them out
+
+
+CASES = (
+    Case("T300 B100 H100 training", 300, 100, 1, 100, training=True, rounds=11, slow_rounds=5),
+    Case("T300 B100 H100 no_grad", 300, 100, 1, 100, training=False, rounds=11, slow_rounds=5),
+    Case("T600 B100 H100 training", 600, 100, 1, 100, training=True, rounds=7, slow_rounds=3),
+    Case("T100 B32 H512 training", 100, 32, 1, 512, training=True, rounds=7, slow_rounds=3),
+    Case("T10000 B8 H64 training", 10000, 8, 1, 64, training=True, rounds=3, slow_rounds=0),
+    Case("T1000 B1 H128 no_grad", 1000, 1, 1, 128, training=False, rounds=15, slow_rounds=5),
+    Case("T1 B1 H100 no_grad", 1, 1, 1, 100, training=False, rounds=2000, slow_rounds=500),
+)
+
+
+def step(network: nn.Module, input: torch.Tensor, training: bool) -> None:
+    """One training step on the last state, or one forward pass."""
+    if not training:
+        with torch.no_grad():
+            network(input)
+        return
+    network.zero_grad()
+    _, last = network(input)
+    last = last[0] if isinstance(last, tuple) else last
+    last[-1].square().mean().backward()
+
+
+def check_agreement(networks: dict[str, nn.Module], case: Case) -> None:
+    """Refuse to time implementations of one recurrence that differ."""
+    input = torch.randn(min(case.steps, 20), case.batch, case.inputs)
+    for kind in ("nBRC", "BRC"):
+        expected, _ = networks[kind](input)
+        for name, network in networks.items():
+            if name.startswith(f"{kind},"):
+                torch.testing.assert_close(network(input)[0], expected, rtol=1e-3, atol=1e-4)
+
+
+def measure(case: Case, predecessor: Path | None) -> dict[str, Any]:
+    """Seconds of every network, by taking turns."""
+    torch.manual_seed(0)
+    ours = contenders.our_networks(case.inputs, case.hidden)
+    networks = contenders.torch_networks(case.inputs, case.hidden) | ours
+    if case.slow_rounds:
+        networks |= contenders.torchrecurrent_networks(ours)
+        if predecessor:
+            networks |= contenders.predecessors(predecessor, ours)
+        check_agreement(networks, case)
+    else:
+        check_agreement(networks, case)
+        networks = {name: net for name, net in networks.items() if "," not in name}
+    input = torch.randn(case.steps, case.batch, case.inputs)
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    for turn in range(-1, case.rounds):  # the first turn warms up
+        for name, network in networks.items():
+            if "," in name and turn >= case.slow_rounds:
+                continue
+            start = time.perf_counter()
+            step(network, input, case.training)
+            if turn >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, median in medians.items():
+        ratio = medians["nn.GRU"] / median
+        sys.stdout.write(f"{case.name:26s}{name:30s}{median * 1e3:12.3f} ms  x{ratio:.2f}\n")
+    sys.stdout.flush()
+    return {**asdict(case), "seconds": medians}
+
+
+def peak_memory(name: str, steps: int, batch: int, hidden: int) -> float:
+    """MiB that one training step takes at its peak over its start, in a fresh process."""
+    command = [sys.executable, __file__, "--memory", name, str(steps), str(batch), str(hidden)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    return float(result.stdout)
+
+
+def print_peak_memory(name: str, steps: int, batch: int, hidden: int) -> None:
+    """The work of that process; Linux alone tells."""
+    networks = contenders.our_networks(1, hidden) | contenders.torch_networks(1, hidden)
+    step(networks[name], torch.randn(3, batch, 1), training=True)  # loads what is loaded once
+    input = torch.randn(steps, batch, 1)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+
+    def status(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(field)).split()[1])
+
+    start = status("VmRSS")
+    step(networks[name], input, training=True)
+    sys.stdout.write(str((status("VmHWM") - start) / 1024))
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    model = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text().splitlines()
+        model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), model)
+    return {
+        "processor": model,
+        "instruction_sets": cpu.instruction_sets(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--predecessor", type=Path, help="where brc-pytorch 0.1.3 is installed")
+    parser.add_argument("--threads", type=int, default=2, help="default: 2")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--memory", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.memory:
+        name, *sizes = arguments.memory
+        print_peak_memory(name, *map(int, sizes))
+        return
+    cases = [case for case in CASES if arguments.only in case.name]
+    results: dict[str, Any] = {"machine": machine(), "cases": [], "avx2": [], "memory": []}
+    results["cases"] = [measure(case, arguments.predecessor) for case in cases]
+    if "avx2" in cpu.instruction_sets():
+        with cpu.instruction_set("avx2"):
+            results["avx2"] = [
+                measure(Case(**{**asdict(case), "slow_rounds": 0}), None) for case in cases
+            ]
+    if platform.system() == "Linux":
+        sizes = [(300, 100, 100), (1200, 100, 100), (10**5, 1, 16), (10**6, 1, 16)]
+        for steps, batch, hidden in sizes:
+            names = ["nBRC", "BRC"] + (["nn.GRU"] if steps < 10**5 else [])
+            peaks = {name: peak_memory(name, steps, batch, hidden) for name in names}
+            sys.stdout.write(f"peak MiB, T{steps} B{batch} H{hidden}: {peaks}\n")
+            results["memory"].append(
+                {"steps": steps, "batch": batch, "hidden": hidden, "mib": peaks}
+            )
+    if not arguments.only:
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
