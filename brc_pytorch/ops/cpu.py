@@ -122,6 +122,9 @@ def _dense(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
+_Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, bool]
+
+
 class _Call:
     """The C description of a layer, and the tensors whose memory it points to."""
 
@@ -167,6 +170,7 @@ def _scan_outputs(
     lengths: Tensor | None,  # noqa: ARG001
     reverse: bool,  # noqa: ARG001
     keep_gates: bool,
+    overwrite_gates: bool,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return new tensors of the outputs' shapes: h (T, B, H), its last (B, H), gates (T, B, 2H)."""
     steps, batch, _ = input.shape
@@ -187,9 +191,10 @@ def _scan(
     lengths: Tensor | None,
     reverse: bool,
     keep_gates: bool,
+    overwrite_gates: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     inputs = (input, h_0, kernel, memory, bias, lengths, reverse)
-    output, last, gates = _scan_outputs(*inputs, keep_gates)
+    output, last, gates = _scan_outputs(*inputs, keep_gates, overwrite_gates)
     call = _Call(*inputs)
     kept = gates.data_ptr() if keep_gates else None
     assert _kernels is not None  # noqa: S101 - the operator is registered only where they are
@@ -237,7 +242,37 @@ def _scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = (input, h_0, kernel, memory, bias, lengths, reverse)
     gradients = _scan_gradients(grad_output, grad_last, *inputs, output, gates, input_needs_grad)
+    _write_gradients(grad_output, grad_last, inputs, output, gates, gradients)
+    return gradients
+
+
+def _scan_backward_over_gates(
+    grad_output: Tensor | None,
+    grad_last: Tensor | None,
+    inputs: _Inputs,
+    output: Tensor,
+    gates: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Like :func:`_scan_backward`, with the input's gradient in place of the gates, (T, B, 2H).
+
+    The kernels read the gates of a row at a step before they write the gradient of its input.
+    """
+    rest = _scan_gradients(grad_output, grad_last, *inputs, output, gates, input_needs_grad=False)
+    gradients = (gates.narrow(2, 0, inputs[0].shape[2]), *rest[1:])
+    _write_gradients(grad_output, grad_last, inputs, output, gates, gradients)
+    return gradients
+
+
+def _write_gradients(
+    grad_output: Tensor | None,
+    grad_last: Tensor | None,
+    inputs: _Inputs,
+    output: Tensor,
+    gates: Tensor | None,
+    gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+) -> None:
     grad_input, grad_h_0, grad_kernel, grad_memory, grad_bias = gradients
+    wants_grad_input = grad_input.dim() == 3  # noqa: PLR2004 - (T, B, I), not (0,)
     call = _Call(*inputs)
     output, gates, grad_last = output.contiguous(), _dense(gates), _dense(grad_last)
     arguments = _Gradients(
@@ -246,16 +281,15 @@ def _scan_backward(
         _pointer(grad_output),
         (0, 0, 0) if grad_output is None else grad_output.stride(),
         _pointer(grad_last),
-        grad_input.data_ptr() if input_needs_grad else None,
-        grad_input.stride() if input_needs_grad else (0, 0, 0),
+        grad_input.data_ptr() if wants_grad_input else None,
+        grad_input.stride() if wants_grad_input else (0, 0, 0),
         grad_h_0.data_ptr(),
         grad_kernel.data_ptr(),
         grad_memory.data_ptr(),
-        None if bias is None else grad_bias.data_ptr(),
+        None if call.layer.bias is None else grad_bias.data_ptr(),
     )
     assert _kernels is not None  # noqa: S101 - the operator is registered only where they are
     _raise_on(_kernels.brc_backward(call.layer, arguments))
-    return gradients
 
 
 def _reference(memory: Tensor) -> Recurrence:
@@ -263,7 +297,7 @@ def _reference(memory: Tensor) -> Recurrence:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401 - autograd's own
-    *tensors, ctx.reverse, ctx.keeps_gates = inputs
+    *tensors, ctx.reverse, ctx.keeps_gates, ctx.may_overwrite = inputs
     ctx.set_materialize_grads(False)  # a gradient that is not there stays None, not zeros (T, B, H)
     ctx.save_for_backward(*tensors, *output)
 
@@ -280,17 +314,37 @@ def _backward(
         return (None,) * len(needed)
     if torch.is_grad_enabled():
         return _differentiable_backward(ctx, grad_output, grad_last)
-    gradients = torch.ops.brc_pytorch.scan_backward(
-        grad_output,
-        grad_last,
-        *tensors,
-        ctx.reverse,
-        output,
-        gates if ctx.keeps_gates else None,
-        needed[0],
-    )
+    if ctx.may_overwrite and needed[0] and _can_overwrite(gates, tensors[0]):
+        inputs = (*tensors, ctx.reverse)
+        gradients = _scan_backward_over_gates(grad_output, grad_last, inputs, output, gates)
+    else:
+        gradients = torch.ops.brc_pytorch.scan_backward(
+            grad_output,
+            grad_last,
+            *tensors,
+            ctx.reverse,
+            output,
+            gates if ctx.keeps_gates else None,
+            needed[0],
+        )
     wanted = (g if need else None for g, need in zip(gradients, needed, strict=False))
-    return (*wanted, None, None, None)
+    return (*wanted, None, None, None, None)
+
+
+def _can_overwrite(gates: Tensor, input: Tensor) -> bool:
+    """Whether the gates will not be read again, and the input's gradient fits in their place.
+
+    That is the peak of a training step: it spares a tensor as large as the input.
+    """
+    graph_is_kept = torch._C._autograd._get_current_graph_task_keep_graph()  # noqa: SLF001 - nothing public tells
+    return (
+        gates.dim() == input.dim()
+        and input.shape[2] <= gates.shape[2]
+        and gates.is_contiguous()
+        and type(gates) is Tensor  # what a tracer records must not write to its inputs
+        and not torch.compiler.is_compiling()
+        and not graph_is_kept
+    )
 
 
 def _differentiable_backward(
@@ -366,8 +420,8 @@ def _scan_and_keep(
             tensor is not None and tensor.requires_grad for tensor in tensors
         )
     output, last, _ = torch.ops.brc_pytorch.scan(
-        input, h_0, kernel, memory, bias, lengths, reverse, keep_gates
-    )
+        input, h_0, kernel, memory, bias, lengths, reverse, keep_gates, True
+    )  # nobody sees the gates but the backward pass: it may overwrite them
     return output, last
 
 
@@ -375,7 +429,7 @@ if _kernels is not None:
     _ops: Any = torch.library.Library("brc_pytorch", "FRAGMENT")  # type: ignore[no-untyped-call]
     _ops.define(
         "scan(Tensor input, Tensor h_0, Tensor kernel, Tensor memory, Tensor? bias,"
-        " Tensor? lengths, bool reverse, bool keep_gates)"
+        " Tensor? lengths, bool reverse, bool keep_gates, bool overwrite_gates)"
         " -> (Tensor output, Tensor last, Tensor gates)"
     )
     _ops.define(

@@ -289,15 +289,15 @@ def test_opcheck(recurrence, keep_gates):
     tensors = arguments(recurrence, requires_grad=True)
     scan = torch.ops.brc_pytorch.scan.default
     for lengths, reverse in [(None, False), (torch.tensor([0, 3, 5]), True)]:
-        torch.library.opcheck(scan, (*tensors, lengths, reverse, keep_gates))
-    torch.library.opcheck(scan, (*tensors[:4], None, None, False, keep_gates))
+        torch.library.opcheck(scan, (*tensors, lengths, reverse, keep_gates, False))
+    torch.library.opcheck(scan, (*tensors[:4], None, None, False, keep_gates, False))
 
 
 @both
 @pytest.mark.parametrize("keep_gates", [False, True])
 def test_opcheck_of_the_gradients(recurrence, keep_gates):
     tensors = arguments(recurrence)
-    output, last, gates = torch.ops.brc_pytorch.scan(*tensors, None, False, keep_gates)
+    output, last, gates = torch.ops.brc_pytorch.scan(*tensors, None, False, keep_gates, False)
     torch.library.opcheck(
         torch.ops.brc_pytorch.scan_backward.default,
         (
@@ -464,3 +464,17 @@ def test_gates_that_are_cheap_are_not_kept(recurrence):
         )
         operator(recurrence)(*tensors)
     assert 1000 * (1 + 16) <= sum(kept) < 1000 * (1 + 16) * 1.1  # the input and the output
+
+
+@both
+def test_a_graph_that_is_kept_gives_the_same_gradients_again(recurrence):
+    """The last backward pass writes a gradient over what the forward pass kept; no other may."""
+    tensors = arguments(recurrence, inputs=30, hidden=20, requires_grad=True)
+    output, last = operator(recurrence)(*tensors)
+    loss = output.square().sum() + last.sum()
+    first = torch.autograd.grad(loss, tensors, retain_graph=True)
+    again = torch.autograd.grad(loss, tensors, retain_graph=True)
+    final = torch.autograd.grad(loss, tensors)
+    for one, two, three in zip(first, again, final, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
