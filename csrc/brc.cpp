@@ -57,8 +57,9 @@ constexpr std::size_t large_page = std::size_t(2) << 20;
 // computing what is written to it.
 void expect_writes(void* memory, std::int64_t bytes) {
 #ifdef __linux__
-  const auto begin = (reinterpret_cast<std::uintptr_t>(memory) + large_page - 1) / large_page * large_page;
-  const auto end = (reinterpret_cast<std::uintptr_t>(memory) + std::uintptr_t(bytes)) / large_page * large_page;
+  const auto address = reinterpret_cast<std::uintptr_t>(memory);
+  const auto begin = (address + large_page - 1) / large_page * large_page;
+  const auto end = (address + std::uintptr_t(bytes)) / large_page * large_page;
   if (memory && begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #else
   (void)memory, (void)bytes;

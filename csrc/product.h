@@ -62,7 +62,8 @@ void tile(int64_t K, const T* a, int64_t lda, const T* b, int64_t ldb, const T* 
 }
 
 template <class T>
-using Tile = void (*)(int64_t, const T*, int64_t, const T*, int64_t, const T*, int64_t, T*, int64_t);
+using Tile = void (*)(int64_t, const T*, int64_t, const T*, int64_t, const T*, int64_t, T*,
+                      int64_t);
 
 template <class T, int width, int vectors, Left left>
 struct Tiles {  // by_rows[m - 1] has m rows
@@ -78,8 +79,8 @@ struct Tiles {  // by_rows[m - 1] has m rows
 };
 
 // c = init + a b. `c` and `init` may be the same; ld_init = 0 repeats one row; no init is zero.
-// Columns of b, init and c up to padded(N) exist. The order of additions depends on K alone, never on M: a row's
-// result is the same whichever rows are computed with it.
+// Columns of b, init and c up to padded(N) exist. The order of additions depends on K alone, never
+// on M: a row's result is the same whichever rows are computed with it.
 template <Left left, Right right, class T>
 void product(int64_t M, int64_t N, int64_t K, const T* a, int64_t lda, const T* b, int64_t ldb,
              const T* init, int64_t ld_init, T* c, int64_t ldc) {

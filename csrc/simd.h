@@ -122,7 +122,7 @@ inline Vector<T, N> sigmoid(Vector<T, N> x) {
   z = z > F::exp_high ? broadcast<N>(F::exp_high) : z;
   z = z < F::exp_low ? broadcast<N>(F::exp_low) : z;
   const auto [scale, rest] = exponential<T, N>(z);
-  return T(1) / (T(1) + (scale * rest + scale));
+  return T(1) / (T(1) + scale * (T(1) + rest));  // not scale + scale * rest: scale may be infinite
 }
 
 template <class T, int N>

@@ -1,6 +1,7 @@
 """The compiled CPU kernels: beside the reference, inside torch, and under odd conditions."""
 
 import ctypes
+import math
 import os
 import subprocess
 import sys
@@ -191,6 +192,11 @@ def test_nonlinearities_over_the_whole_range(recurrence, instructions, dtype):
     assert error(tanh, torch.tanh(x.double())) < limit
     sigmoid = last(1.0, [1.0, 0.0, 0.0], [0.0, no_feedback])
     assert error(sigmoid, torch.sigmoid(x.double())) < limit
+    # Where exp(-x) overflows, sigmoid is zero or next to it.
+    x = torch.linspace(-1.05 * low, -low, 20001, dtype=dtype)
+    sigmoid = last(1.0, [1.0, 0.0, 0.0], [0.0, no_feedback])
+    assert (sigmoid >= 0).all()
+    assert (sigmoid <= 2 * math.exp(-low)).all()
 
 
 @both
