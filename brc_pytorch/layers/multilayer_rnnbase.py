@@ -176,22 +176,14 @@ class MultiLayerBase(nn.Module):
     def _has_pair_state(self) -> bool:
         return self.mode == "LSTM"
 
-    def init_state(
-        self,
-        batch_size: int,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        """Zeros of shape (layers * directions, B, H).
+    def init_state(self, batch_size: int) -> Tensor:
+        """Zeros of shape (layers * directions, B, H), with the first parameter's dtype and device.
 
         Args:
             batch_size: B.
-            dtype: default, that of the first parameter.
-            device: default, that of the first parameter.
         """
         like = next(self.parameters(), torch.empty(0))
-        shape = (len(self.cells), batch_size, self.hidden_size)
-        return torch.zeros(shape, dtype=dtype or like.dtype, device=device or like.device)
+        return like.new_zeros(len(self.cells), batch_size, self.hidden_size)
 
     def forward(
         self,
@@ -295,7 +287,7 @@ class MultiLayerBase(nn.Module):
         return states
 
     def _initial_states(self, input: Tensor) -> list[Tensor]:
-        zeros = self.init_state(input.shape[1], input.dtype, input.device)
+        zeros = input.new_zeros(len(self.cells), input.shape[1], self.hidden_size)
         return [zeros] * (2 if self._has_pair_state else 1)
 
     def _run_layer(

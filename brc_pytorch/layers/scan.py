@@ -16,6 +16,7 @@ from brc_pytorch.layers.bistable_cell import BistableCell
 from brc_pytorch.layers.peephole_lstm import PeepholeLSTMCell
 from brc_pytorch.ops.reference import loop, mask_padding
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _COUNT = {1: "one tensor", 2: "a pair"}
 
 
@@ -98,8 +99,8 @@ def _split(state: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 def _is_stepwise(cell: nn.Module) -> bool:
     """Whether someone watches the single steps of this cell, or has replaced them."""
-    hooks = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
-    return "forward" in vars(cell) or any(getattr(cell, f"_{name}") for name in hooks)
+    own = vars(cell)
+    return "forward" in own or any(own[name] for name in _HOOKS)
 
 
 def _defines_scan(cell: nn.Module) -> bool:

@@ -343,6 +343,7 @@ def _can_overwrite(gates: Tensor, input: Tensor) -> bool:
         and gates.is_contiguous()
         and type(gates) is Tensor  # what a tracer records must not write to its inputs
         and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()  # noqa: SLF001 - several gradients at once
         and not graph_is_kept
     )
 

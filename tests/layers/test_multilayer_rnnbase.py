@@ -43,6 +43,13 @@ class LeakyPairCell(LeakyCell):
         return hidden, total + hidden
 
 
+class ParameterlessCell(nn.Module):
+    """Has nothing to learn."""
+
+    def forward(self, input_t, state):
+        return 0.9 * state + input_t.mean(-1, keepdim=True)
+
+
 CELLS = {
     "GRU": ("GRU", nn.GRUCell),
     "LSTM": ("LSTM", nn.LSTMCell),
@@ -209,6 +216,15 @@ def test_zero_state_follows_the_input(name):
     torch.testing.assert_close(
         (output, last), rnn(x, (zeros, zeros) if len(parts(last)) == 2 else zeros)
     )
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_init_state_is_zeros_of_a_state_s_shape(name):
+    rnn = network(name, bidirectional=True).double()
+    zeros = rnn.init_state(3)
+    assert (zeros.shape, zeros.dtype) == ((4, 3, 5), torch.float64)
+    assert not zeros.any()
+    assert MultiLayerBase("RNN", [ParameterlessCell()], 5).init_state(3).shape == (1, 3, 5)
 
 
 @pytest.mark.parametrize("name", CELLS)

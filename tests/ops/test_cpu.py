@@ -376,6 +376,19 @@ def test_function_transforms_fall_back_to_the_reference(recurrence):
 
 
 @both
+@pytest.mark.parametrize("inputs", [2, 24], ids=["gates computed again", "gates kept"])
+def test_several_gradients_at_once(recurrence, inputs):
+    tensors = arguments(recurrence, inputs=inputs, dtype=torch.float64)
+
+    def last(input):
+        return operator(recurrence)(input, *tensors[1:])[1]
+
+    one_by_one = torch.autograd.functional.jacobian(last, tensors[0])
+    at_once = torch.autograd.functional.jacobian(last, tensors[0], vectorize=True)
+    torch.testing.assert_close(at_once, one_by_one)
+
+
+@both
 def test_forward_mode_falls_back_to_the_reference(recurrence):
     tensors = arguments(recurrence, dtype=torch.float64)
     with forward_ad.dual_level():
