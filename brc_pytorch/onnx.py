@@ -94,6 +94,7 @@ def _scan(
     lengths: Any,
     reverse: bool,
     keep_gates: bool,  # noqa: ARG001 - the operator's signature
+    overwrite_gates: bool,  # noqa: ARG001
 ) -> Any:
     """The operator brc_pytorch::scan; its third result only matters to autograd."""
     if lengths is not None:

@@ -41,6 +41,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from brc_pytorch import ops
 from brc_pytorch.experiments.tasks import Data, Task, random_stream
 
 CONFIG, RESULT, CHECKPOINT = "config.json", "result.json", "resume.ckpt"
@@ -151,6 +152,7 @@ def _describe_start(device: torch.device) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": device.type,
+        "backend": ops.backend_for(device),
     }
     if device.type == "cuda":
         machine["gpu"] = torch.cuda.get_device_name(device)

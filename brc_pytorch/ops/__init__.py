@@ -1,7 +1,7 @@
 """Floor 1: the recurrences as functions of tensors."""
 
 from brc_pytorch.ops import cpu as cpu
-from brc_pytorch.ops.library import backend, brc, nbrc
+from brc_pytorch.ops.library import backend, backend_for, brc, nbrc
 from brc_pytorch.ops.reference import (
     brc_gates,
     brc_step,
@@ -12,6 +12,7 @@ from brc_pytorch.ops.reference import (
 
 __all__ = [
     "backend",
+    "backend_for",
     "brc",
     "brc_gates",
     "brc_step",

@@ -102,20 +102,37 @@ def backend(name: str) -> Iterator[None]:
         _forced = before
 
 
-def _select(device: torch.device) -> Backend:
+def backend_for(device: torch.device) -> str:
+    """Name the backend that computes on a device, here and now.
+
+    Raises:
+        RuntimeError: :func:`backend` forces one that cannot run there.
+
+    Example:
+        >>> import torch
+        >>> from brc_pytorch import ops
+        >>> with ops.backend("reference"):
+        ...     ops.backend_for(torch.device("cpu"))
+        'reference'
+    """
     if _forced is None:
-        for candidate in _backends.values():
+        for name, candidate in _backends.items():
             if candidate.device_type == device.type:
-                return candidate
-        if device.type == "cpu":
-            _say_once_that_kernels_are_missing()
-        return _backends["reference"]
-    forced = _backends[_forced]
-    if forced.device_type not in (None, device.type):
+                return name
+        return "reference"
+    needed = _backends[_forced].device_type
+    if needed not in (None, device.type):
         raise RuntimeError(
-            f"backend {_forced!r} computes on {forced.device_type} tensors, got input on {device}"
+            f"backend {_forced!r} computes on {needed} tensors, got input on {device}"
         )
-    return forced
+    return _forced
+
+
+def _select(device: torch.device) -> Backend:
+    name = backend_for(device)
+    if name == "reference" and _forced is None and device.type == "cpu":
+        _say_once_that_kernels_are_missing()
+    return _backends[name]
 
 
 def _say_once_that_kernels_are_missing() -> None:

@@ -81,6 +81,7 @@ EXPORTS = {
     "brc_pytorch.layers": LAYERS,
     "brc_pytorch.ops": {
         "backend",
+        "backend_for",
         "brc",
         "brc_gates",
         "brc_step",

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from brc_pytorch import ops
 from brc_pytorch.experiments import training
 from brc_pytorch.experiments.tasks import BinaryAdditionTask, CopyFirstInputTask, random_stream
 from brc_pytorch.experiments.training import Run, train
@@ -66,6 +67,7 @@ def test_a_run_leaves_its_tables_models_and_result(tmp_path):
     assert start["versions"]["torch"] == torch.__version__
     assert start["machine"]["device"] == "cpu"
     assert start["machine"]["threads"] == 1
+    assert start["machine"]["backend"] == ops.backend_for(torch.device("cpu"))
 
     assert json.loads((tmp_path / "run/result.json").read_text()) == result
     assert result["settings"] == config["settings"]

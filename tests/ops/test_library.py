@@ -83,8 +83,10 @@ def brc_on(device):
 def test_the_device_chooses_the_backend(spy):
     brc_on("cpu")
     assert len(spy) == 1
-    brc_on("meta")  # has none of its own: the reference
+    assert ops.backend_for(torch.device("cpu")) == "spy"
+    brc_on("meta")  # has none of its own
     assert len(spy) == 1
+    assert ops.backend_for(torch.device("meta")) == "reference"
 
 
 def test_a_forced_backend_runs_until_its_block_ends(spy):
