@@ -44,9 +44,9 @@ def run(path, x):
 def test_one_scan_a_layer_and_direction(network_type, dtype, options, tmp_path):
     torch.manual_seed(0)
     rnn = network_type(3, 5, dtype=dtype, **options).eval()
-    with torch.no_grad():
+    with torch.no_grad():  # not by more: larger weights amplify float32's own rounding beyond 1e-5
         for parameter in rnn.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+            parameter.add_(0.1 * torch.randn_like(parameter))
     path = tmp_path / "network.onnx"
     batch_first = options.get("batch_first", False)
     dynamic = {0: "batch", 1: "time"} if batch_first else {0: "time", 1: "batch"}
