@@ -138,7 +138,9 @@ def test_a_run_that_fails_is_told_and_the_others_finished(brc, tmp_path, own_cel
 
 def start(directory, output, *arguments):
     """Start the command as a user does, in a folder with nothing in it."""
-    code = "from brc_pytorch.experiments.cli import main; main()"
+    # Tests that run in the background of a shell inherit that Ctrl-C is ignored; a user does not.
+    ctrl_c = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{ctrl_c}; from brc_pytorch.experiments.cli import main; main()"
     return subprocess.Popen(  # noqa: S603 - our own command
         [sys.executable, "-c", code, *STOPPED, output, *arguments],
         cwd=directory,
