@@ -2,3 +2,14 @@
 
 Needs the extra `brc_pytorch[experiments]`; the command is `brc`.
 """
+
+from importlib.util import find_spec
+
+_missing = [
+    name for name in ("lightning", "matplotlib", "pandas", "rich", "typer") if not find_spec(name)
+]
+if _missing:
+    raise ModuleNotFoundError(
+        f"brc_pytorch.experiments needs {', '.join(_missing)}: "
+        'pip install "brc_pytorch[experiments]"'
+    )

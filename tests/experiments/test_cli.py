@@ -195,3 +195,17 @@ def test_a_stopped_command_goes_on_as_if_it_were_not(tmp_path, whole, outcome, h
     for cell in ("GRU", "nBRC"):
         name = f"{cell}-length30-layers1-seed0"
         assert outcome(tmp_path / "out" / name) == outcome(whole / name)
+
+
+def test_a_missing_extra_is_named():
+    code = (
+        "import importlib.util as u; found = u.find_spec; "
+        "u.find_spec = lambda name: None if name == 'typer' else found(name); "
+        "import brc_pytorch.experiments"
+    )
+    process = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 1
+    last = process.stderr.splitlines()[-1]
+    assert last.endswith('needs typer: pip install "brc_pytorch[experiments]"')
