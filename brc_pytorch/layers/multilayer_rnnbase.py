@@ -261,9 +261,10 @@ class MultiLayerBase(nn.Module):
         """The parts of a state: none where it is not given, else one or two tensors."""
         if state is None:
             return []
-        if isinstance(state, Tensor) == self._has_pair_state:
+        single = isinstance(state, Tensor)
+        if single == self._has_pair_state or not (single or len(state) == 2):  # noqa: PLR2004
             expected = "a pair (h_0, c_0)" if self._has_pair_state else "one tensor h_0"
-            got = "one tensor" if isinstance(state, Tensor) else f"a {type(state).__name__}"
+            got = "one tensor" if single else f"a {type(state).__name__} of {len(state)}"
             raise ValueError(f"state: expected {expected} for mode {self.mode!r}, got {got}")
         return [state] if isinstance(state, Tensor) else [*state]
 

@@ -463,6 +463,8 @@ def test_a_state_of_the_wrong_kind_is_named():
         network("GRU")(torch.zeros(2, 4, 3), (state, state))
     with pytest.raises(ValueError, match=r"expected a pair \(h_0, c_0\) for mode 'LSTM', got one"):
         network("LSTM")(torch.zeros(2, 4, 3), state)
+    with pytest.raises(ValueError, match=r"expected a pair .* for mode 'LSTM', got a list of 3"):
+        network("LSTM")(torch.zeros(2, 4, 3), [state] * 3)
     with pytest.raises(ValueError, match="hidden_state: is another name of state, got both"):
         network("GRU")(torch.zeros(2, 4, 3), state, hidden_state=state)
 
