@@ -17,7 +17,6 @@ from brc_pytorch.layers.peephole_lstm import PeepholeLSTMCell
 from brc_pytorch.ops.reference import loop, mask_padding
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_COUNT = {1: "one tensor", 2: "a pair"}
 
 
 def has_pair_state(cell: nn.Module) -> bool | None:
@@ -79,14 +78,18 @@ def scan(
         updated = _split(cell(input_t, _joined(states)))
         if len(updated) != len(states):
             raise ValueError(
-                f"{type(cell).__name__}: expected its next state to be {_COUNT[len(states)]} as "
-                f"the one before, got {_COUNT[len(updated)]}; in MultiLayerBase mode='LSTM' is for "
-                "cells whose state is a pair of tensors, any other mode for one tensor"
+                f"{type(cell).__name__}: expected its next state to be {_count(states)} as the one "
+                f"before, got {_count(updated)}; in MultiLayerBase mode='LSTM' is for cells whose "
+                "state is a pair of tensors, any other mode for one tensor"
             )
         return updated
 
     input, valid = mask_padding(input, lengths)
     return loop(step, input, states, valid, reverse)
+
+
+def _count(states: tuple[Tensor, ...]) -> str:
+    return {1: "one tensor", 2: "a pair"}.get(len(states), f"a tuple of {len(states)}")
 
 
 def _joined(states: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:

@@ -361,9 +361,17 @@ class FirstOfPairCell(LeakyCell):
         return super().forward(input_t, state[0])
 
 
+class TripleCell(LeakyCell):
+    """Takes one tensor and returns three."""
+
+    def forward(self, input_t, state):
+        return (super().forward(input_t, state),) * 3
+
+
 @pytest.mark.parametrize(
     ("mode", "cell", "expected"),
     [
+        ("GRU", TripleCell, "expected its next state to be one tensor .* got a tuple of 3"),
         ("GRU", TupleCell, "expected its next state to be one tensor .* got a pair"),
         ("LSTM", FirstOfPairCell, "expected its next state to be a pair .* got one tensor"),
     ],
