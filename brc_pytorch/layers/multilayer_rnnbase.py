@@ -1,7 +1,7 @@
 """A recurrent network out of any cell."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -369,10 +369,12 @@ class MultiLayerBase(nn.Module):
             "return_sequences": (self.return_seq, False),
             "dropout": (self.dropout, 0.0),
         }
-        shown = [
-            f"{name}={value}" for name, (value, default) in options.items() if value != default
-        ]
-        return ", ".join([self.mode, str(self.hidden_size), *shown])
+        return ", ".join([self.mode, str(self.hidden_size), *not_at_default(options)])
+
+
+def not_at_default(options: Mapping[str, tuple[object, object]]) -> list[str]:
+    """Show the options, each with its value and its default, whose values are other ones."""
+    return [f"{name}={value}" for name, (value, default) in options.items() if value != default]
 
 
 def _redrawn(cell: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from brc_pytorch.layers.bistable_cell import BistableCell, Initializer
 from brc_pytorch.layers.brc_layer import BistableRecurrentCell
-from brc_pytorch.layers.multilayer_rnnbase import MultiLayerBase
+from brc_pytorch.layers.multilayer_rnnbase import MultiLayerBase, not_at_default
 from brc_pytorch.layers.neuromodulated_brc_layer import NeuromodulatedBistableRecurrentCell
 from brc_pytorch.ops.library import mixes_dtypes
 
@@ -150,13 +150,14 @@ class BistableRNN(MultiLayerBase):
         sequence, states, lengths = self._enter(input, hx)
         states = self._checked(sequence, states)
         (h_0,) = states
+        cells = self._bistable_cells()
         gates = []
         for layer in range(self.layers):
             outputs, _ = self._run_layer(layer, sequence, states, lengths)
             for direction, output in enumerate(outputs):
                 index = layer * self.num_directions + direction
-                cell = self._bistable_cells()[index]
-                gates.append(cell.gates(sequence, output, h_0[index], lengths, direction == 1))
+                reverse = direction == 1
+                gates.append(cells[index].gates(sequence, output, h_0[index], lengths, reverse))
             sequence = self._hand_on(layer, outputs)
         a, c = (self._leave_gates(input, torch.stack(gate)) for gate in zip(*gates, strict=True))
         return a, c
@@ -236,9 +237,7 @@ class BistableRNN(MultiLayerBase):
             "candidate_bias": (self.candidate_bias, False),
             "learn_initial_state": (self.learn_initial_state, False),
         }
-        shown = [
-            f"{name}={value}" for name, (value, default) in options.items() if value != default
-        ]
+        shown = not_at_default(options)
         return ", ".join([str(self.input_size), str(self.hidden_size), *shown])
 
     def __repr__(self) -> str:
