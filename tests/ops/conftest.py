@@ -92,13 +92,14 @@ def assert_parity(poisoned):  # noqa: ARG001 - for its effect
         exact = case.run("reference", torch.float64)
         naive = case.run("reference", case.dtype)
         got = case.run(backend, case.dtype)
+        # Not each tensor's own: where the terms of a sum cancel, their rounding stays.
+        scale = max(want.abs().max() for want in exact if want.numel())
         for name, want, rough, value in zip(NAMES, exact, naive, got, strict=False):
             assert value.dtype == case.dtype, name
             assert value.shape == want.shape, name
             if want.numel() == 0:
                 continue
             # Rounding is amplified by the dynamics: the reference's own error is the yardstick.
-            scale = want.abs().max()
             allowed = 10 * (rough - want).abs().max() + 50 * EPSILON[case.dtype] * scale
             assert (value - want).abs().max() <= allowed, f"{name} of {case}"
 
