@@ -272,35 +272,41 @@ class MultiLayerBase(nn.Module):
         self, input: Tensor, states: list[Tensor], lengths: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
         """All layers over (T, B, I): the last layer's hidden states, and all last states."""
-        states = self._checked(input, states)
+        initial = self._by_cell(input, states)
         last = []
         for layer in range(self.layers):
-            outputs, last_of_layer = self._run_layer(layer, input, states, lengths)
+            outputs, last_of_layer = self._run_layer(layer, input, initial, lengths)
             last += last_of_layer
             input = self._hand_on(layer, outputs)
         return input, [torch.stack(part) for part in zip(*last, strict=True)]
 
-    def _checked(self, input: Tensor, states: list[Tensor]) -> list[Tensor]:
+    def _by_cell(self, input: Tensor, states: list[Tensor]) -> list[tuple[Tensor, ...]]:
+        """Check the input, and the parts of the state if given; return each cell's own state."""
         self._check_input(input)
-        if not states:
-            return self._initial_states(input)
-        self._check_states(states, input)
-        return states
+        if states:
+            self._check_states(states, input)
+        else:
+            states = self._initial_states(input)
+        return list(zip(*(part.unbind() for part in states), strict=True))
 
     def _initial_states(self, input: Tensor) -> list[Tensor]:
         zeros = input.new_zeros(len(self.cells), input.shape[1], self.hidden_size)
         return [zeros] * (2 if self._has_pair_state else 1)
 
     def _run_layer(
-        self, layer: int, input: Tensor, states: list[Tensor], lengths: Tensor | None
+        self,
+        layer: int,
+        input: Tensor,
+        initial: list[tuple[Tensor, ...]],
+        lengths: Tensor | None,
     ) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
         """One layer: the hidden states and the last states of each direction."""
+        cells = self.cells
         outputs, last = [], []
         for direction in range(self.num_directions):
             index = layer * self.num_directions + direction
-            initial = tuple(part[index] for part in states)
             output, last_of_cell = scan(
-                self.cells[index], input, initial, lengths, reverse=direction == 1
+                cells[index], input, initial[index], lengths, reverse=direction == 1
             )
             self._check_last(index, last_of_cell, input.shape[1])
             outputs.append(output)

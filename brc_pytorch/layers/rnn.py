@@ -148,16 +148,16 @@ class BistableRNN(MultiLayerBase):
             >>> bistable = (a > 1).float().mean()  # how much of the network holds a value
         """
         sequence, states, lengths = self._enter(input, hx)
-        states = self._checked(sequence, states)
-        (h_0,) = states
+        initial = self._by_cell(sequence, states)
         cells = self._bistable_cells()
         gates = []
         for layer in range(self.layers):
-            outputs, _ = self._run_layer(layer, sequence, states, lengths)
+            outputs, _ = self._run_layer(layer, sequence, initial, lengths)
             for direction, output in enumerate(outputs):
                 index = layer * self.num_directions + direction
                 reverse = direction == 1
-                gates.append(cells[index].gates(sequence, output, h_0[index], lengths, reverse))
+                (h_0,) = initial[index]
+                gates.append(cells[index].gates(sequence, output, h_0, lengths, reverse))
             sequence = self._hand_on(layer, outputs)
         a, c = (self._leave_gates(input, torch.stack(gate)) for gate in zip(*gates, strict=True))
         return a, c

@@ -412,17 +412,20 @@ def _scan_and_keep(
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
     """Call the operator; it keeps the gates where a backward pass will come and they are dear."""
-    keep_gates = False
-    if torch.is_grad_enabled():
-        full = memory.dim() == 2  # noqa: PLR2004 - (H, 2H) in the nBRC, (2H) in the BRC
-        products = 3 * input.shape[2] + (2 * h_0.shape[1] if full else 0)
-        tensors = (input, h_0, kernel, memory, bias)
-        keep_gates = products > _CHEAP_GATES and any(
-            tensor is not None and tensor.requires_grad for tensor in tensors
-        )
-    output, last, _ = torch.ops.brc_pytorch.scan(
-        input, h_0, kernel, memory, bias, lengths, reverse, keep_gates, True
-    )  # nobody sees the gates but the backward pass: it may overwrite them
+    inputs = (input, h_0, kernel, memory, bias, lengths, reverse)
+    tensors = inputs[:5]
+    needs_grad = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in tensors
+    )
+    if not needs_grad and not torch.compiler.is_compiling():
+        # A single step is mostly overhead; autograd's part of it, 6 us, would do nothing here.
+        with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - nothing public skips it
+            output, last, _ = _operator(*inputs, False, False)
+        return output, last
+    full = memory.dim() == 2  # noqa: PLR2004 - (H, 2H) in the nBRC, (2H) in the BRC
+    products = 3 * input.shape[2] + (2 * h_0.shape[1] if full else 0)
+    # Nobody sees the gates but the backward pass: it may overwrite them.
+    output, last, _ = _operator(*inputs, needs_grad and products > _CHEAP_GATES, True)
     return output, last
 
 
@@ -446,4 +449,5 @@ if _kernels is not None:
     torch.library.register_autograd(
         "brc_pytorch::scan", _backward, setup_context=_setup_context, lib=_ops
     )
+    _operator = torch.ops.brc_pytorch.scan.default
     register_backend("cpu", Backend("cpu", _run, _run))
