@@ -382,3 +382,9 @@ class BinaryAdditionTask:
     def is_solved(self, held_out_loss: float) -> bool:  # noqa: ARG002 - all lengths are trained
         """Return False: the curriculum is always gone through."""
         return False
+
+
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (CopyFirstInputTask, BinaryAdditionTask)
+}
+"""Every task by the name of its command; `TASKS[name](**settings)` makes one."""

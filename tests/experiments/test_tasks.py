@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from brc_pytorch.experiments import tasks
 from brc_pytorch.experiments.tasks import (
     CELLS,
     BinaryAdditionTask,
@@ -160,3 +161,9 @@ def test_an_import_error_inside_the_user_s_module_is_theirs_to_see(tmp_path, mon
 def test_settings_that_no_run_could_have_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_every_task_is_found_by_its_name_and_made_from_its_settings():
+    for task in TASKS:
+        settings = dataclasses.asdict(task)
+        assert tasks.TASKS[task.name](**settings) == task
