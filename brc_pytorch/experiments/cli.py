@@ -1,12 +1,14 @@
 """The command `brc`: train and compare cells on the benchmarks, plot and tabulate the results."""
 
+import inspect
 import itertools
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, get_type_hints
 
 import torch
 import typer
@@ -21,13 +23,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from brc_pytorch.experiments.tasks import (
-    CELLS,
-    BinaryAdditionTask,
-    CopyFirstInputTask,
-    Task,
-    cell_type,
-)
+from brc_pytorch.experiments.tasks import CELLS, TASKS, Task, cell_type
 
 # Lightning, pandas and matplotlib take seconds to import; `brc --help` does without them.
 if TYPE_CHECKING:
@@ -49,23 +45,16 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
-_COPY, _ADDITION = CopyFirstInputTask(), BinaryAdditionTask()
 _COMPARED = "LSTM,GRU,BRC,nBRC"
 
-_COMPARISON, _RUNNING = "What is compared", "How it is run"
+_COMPARISON, _SETTINGS, _RUNNING = "What is compared", "Settings", "How it is run"
 
 
 def _list_of(what: str, help: str) -> Any:  # noqa: ANN401 - Typer's options have no public type
     return typer.Option(help=help, metavar=f"{what},...", rich_help_panel=_COMPARISON)
 
 
-def _number(help: str, least: float = 1) -> Any:  # noqa: ANN401 - Typer's options have no public type
-    return typer.Option(help=help, min=least, rich_help_panel="Settings")
-
-
 Cells = Annotated[str, _list_of("NAME", f"Cells: {', '.join(CELLS)}, or module:Class of your own.")]
-Layers = Annotated[str, _list_of("INT", "Numbers of layers.")]
-Lengths = Annotated[str, _list_of("INT", "Lengths of the sequences.")]
 Seeds = Annotated[str, _list_of("INT", "A run of each, with its own data and first weights.")]
 Output = Annotated[
     Path,
@@ -81,103 +70,82 @@ Device = Annotated[
 Directory = Annotated[Path, typer.Argument(help="Output folder of an experiment.")]
 
 
-@app.command("copy-first-input")
-def copy_first_input(
-    cells: Cells = _COMPARED,
-    lengths: Lengths = "5,100,300",
-    layers: Layers = "2",
-    seeds: Seeds = "0",
-    hidden_size: Annotated[int, _number("Units of a layer.")] = _COPY.hidden_size,
-    train_size: Annotated[int, _number("Training sequences.")] = _COPY.train_size,
-    test_size: Annotated[int, _number("Test sequences.")] = _COPY.test_size,
-    batch_size: Annotated[int, _number("Sequences in a batch.")] = _COPY.batch_size,
-    epochs: Annotated[int, _number("Epochs at most.")] = _COPY.epochs,
-    learning_rate: Annotated[float, _number("Step size of Adam.", 0)] = _COPY.learning_rate,
-    stop_below: Annotated[
-        float, _number("Training ends after an epoch with a test loss below this.", 0)
-    ] = _COPY.stop_below,
-    output: Output = Path("results/copy-first-input"),
-    jobs: Jobs = 1,
-    device: Device = "auto",
-) -> None:
-    """Train cells to tell the first of many random numbers; the loss is the squared error.
+def _setting_option(setting: Field[Any], kind: type) -> Any:  # noqa: ANN401 - Typer's options have no public type
+    """Return the type of a setting, annotated as an option."""
+    choices = setting.metadata["choices"]
+    option = typer.Option(
+        help=setting.metadata["help"],
+        min=setting.metadata["least"] if kind in (int, float) else None,
+        metavar="|".join(choices) or None,
+        rich_help_panel=_SETTINGS if setting.compare else _RUNNING,
+    )
+    return Annotated[kind, option]
 
-    The defaults are the experiment of brc-pytorch 0.1.3.
 
-    The same command continues runs that were stopped.
+def _plural(dimension: str) -> str:
+    return dimension if dimension.endswith("s") else f"{dimension}s"
+
+
+def _command(task: type[Task]) -> Callable[..., None]:
+    """Make the command of a task.
+
+    Each of the task's settings is an option, those that are dimensions of the experiment a list.
     """
-    chosen = _planned(
-        lambda: [
-            CopyFirstInputTask(
-                length=length,
-                layers=number,
-                hidden_size=hidden_size,
-                train_size=train_size,
-                test_size=test_size,
-                batch_size=batch_size,
-                epochs=epochs,
-                learning_rate=learning_rate,
-                stop_below=stop_below,
+    types = get_type_hints(task)
+    settings = {each.name: each for each in fields(task)}
+    dimensions = {_plural(name): settings.pop(name) for name in task.dimensions}
+
+    def command(cells: str, seeds: str, output: Path, jobs: int, device: str, **given: Any) -> None:  # noqa: ANN401 - as the settings are
+        def plan() -> list[Task]:
+            lists = [_list(plural, given.pop(plural), int) for plural in dimensions]
+            tasks = [
+                task(**dict(zip(task.dimensions, values, strict=True)), **given)
+                for values in itertools.product(*lists)
+            ]
+            tasks[0].prepare()  # the data of one are those of all
+            return tasks
+
+        _train(_planned(plan), cells, seeds, output, jobs, device)
+
+    def joined(values: Iterable[object]) -> str:
+        return ",".join(map(str, values))
+
+    options: dict[str, tuple[Any, Any]] = {
+        "cells": (Cells, _COMPARED),
+        **{
+            plural: (
+                Annotated[str, _list_of("INT", each.metadata["help"])],
+                joined(each.metadata["compared"]),
             )
-            for length in _list("lengths", lengths, int)
-            for number in _list("layers", layers, int)
+            for plural, each in dimensions.items()
+        },
+        "seeds": (Seeds, joined(task.seeds)),
+        **{
+            name: (_setting_option(each, types[name]), each.default)
+            for name, each in settings.items()
+        },
+        "output": (Output, Path("results", task.name)),
+        "jobs": (Jobs, 1),
+        "device": (Device, "auto"),
+    }
+    # What Typer reads of a function.
+    command.__doc__ = (
+        f"{inspect.getdoc(task)}\n\nThe same command continues runs that were stopped."
+    )
+    command.__annotations__ = {name: annotation for name, (annotation, _) in options.items()}
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # mypy has no word for it
+        [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+            )
+            for name, (annotation, default) in options.items()
         ]
     )
-    _train(chosen, cells, seeds, output, jobs, device)
+    return command
 
 
-@app.command("binary-addition")
-def binary_addition(
-    cells: Cells = _COMPARED,
-    layers: Layers = "1,2",
-    seeds: Seeds = "0,1,2,3,4",
-    hidden_size: Annotated[int, _number("Units of a layer.")] = _ADDITION.hidden_size,
-    min_length: Annotated[
-        int, _number("Length trained first, and shortest length tested.", 2)
-    ] = _ADDITION.min_length,
-    max_length: Annotated[int, _number("Length trained last.", 2)] = _ADDITION.max_length,
-    epochs_per_length: Annotated[
-        int, _number("Epochs on each length.")
-    ] = _ADDITION.epochs_per_length,
-    train_size: Annotated[int, _number("Training samples a length.")] = _ADDITION.train_size,
-    validation_size: Annotated[
-        int, _number("Validation samples a length.")
-    ] = _ADDITION.validation_size,
-    batch_size: Annotated[int, _number("Samples in a batch.")] = _ADDITION.batch_size,
-    learning_rate: Annotated[float, _number("Step size of Adam.", 0)] = _ADDITION.learning_rate,
-    test_size: Annotated[int, _number("Test samples a length.")] = _ADDITION.test_size,
-    max_test_length: Annotated[
-        int, _number("Longest length tested.", 2)
-    ] = _ADDITION.max_test_length,
-    output: Output = Path("results/binary-addition"),
-    jobs: Jobs = 1,
-    device: Device = "auto",
-) -> None:
-    """Train cells to add binary numbers, longer and longer ones, and test them far beyond.
-
-    The defaults are the experiment of brc-pytorch 0.1.3.
-
-    The same command continues runs that were stopped.
-    """
-    chosen = _planned(
-        lambda: [
-            BinaryAdditionTask(
-                layers=number,
-                hidden_size=hidden_size,
-                min_length=min_length,
-                max_length=max_length,
-                epochs_per_length=epochs_per_length,
-                train_size=train_size,
-                validation_size=validation_size,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                test_size=test_size,
-                max_test_length=max_test_length,
-            )
-            for number in _list("layers", layers, int)
-        ]
-    )
-    _train(chosen, cells, seeds, output, jobs, device)
+for _task in TASKS.values():
+    app.command(_task.name)(_command(_task))
 
 
 @app.command()
@@ -297,7 +265,8 @@ def _print_settings(
     for name, values in lists.items():
         grid.add_row(name, ", ".join(map(str, values)))
     for name, value in shared.items():
-        grid.add_row(name.replace("_", " "), f"{value:,}")
+        shown = value if isinstance(value, (bool, str)) else f"{value:,}"
+        grid.add_row(name.replace("_", " "), str(shown))
     grid.add_row("optimizer", "Adam")
     grid.add_row("device", f"{device}, {torch.get_num_threads()} threads, {jobs} run(s) at a time")
     grid.add_row("output", str(output))

