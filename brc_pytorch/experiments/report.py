@@ -21,8 +21,16 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from rich.table import Table
 
 from brc_pytorch.experiments.sweep import EXPERIMENT
-from brc_pytorch.experiments.tasks import BinaryAdditionTask, CopyFirstInputTask
-from brc_pytorch.experiments.training import CONFIG, RESULT, TEST, TRAINING, read_json, write_file
+from brc_pytorch.experiments.tasks import TASKS, SequentialMNISTTask, Task
+from brc_pytorch.experiments.training import (
+    CONFIG,
+    EPOCHS,
+    RESULT,
+    TEST,
+    TRAINING,
+    read_json,
+    write_file,
+)
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; a cell keeps its own in
 # every plot, and cells of the user's own take what is left.
@@ -56,10 +64,6 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.8,
     "svg.fonttype": "none",
     "svg.hashsalt": "brc",  # the same data give the same file
-}
-_TITLES = {
-    CopyFirstInputTask.name: "Copy-First-Input",
-    BinaryAdditionTask.name: "Binary Addition",
 }
 _WINDOW = 100
 """Gradient iterations in the moving average of the training loss."""
@@ -102,6 +106,11 @@ class Experiment:
     settings: dict[str, Any]
     runs: list[RunFiles]
 
+    @property
+    def task(self) -> type[Task]:
+        """The task."""
+        return TASKS[self.settings["task"]]
+
     def values(self, key: str) -> list[Any]:
         """Return the values that a setting takes; cells in the order of the palette."""
         values = list(dict.fromkeys(run.settings[key] for run in self.runs if key in run.settings))
@@ -142,9 +151,11 @@ def read_experiment(directory: Path) -> Experiment:
     def order(run: RunFiles) -> tuple[Any, ...]:
         cell = run.settings["cell"]
         place = known.index(cell) if cell in known else len(known)
-        return place, cell, run.settings.get("length", 0), run.settings["layers"]
+        return place, cell, *(run.settings[key] for key in dimensions)
 
-    return Experiment(directory, read_json(directory / EXPERIMENT), sorted(runs, key=order))
+    settings = read_json(directory / EXPERIMENT)
+    dimensions = TASKS[settings["task"]].dimensions
+    return Experiment(directory, settings, sorted(runs, key=order))
 
 
 def _colours(cells: Iterable[str]) -> dict[str, str]:
@@ -161,7 +172,7 @@ def _panels(experiment: Experiment, pad: float = 6) -> tuple[Figure, list[tuple[
     for number, axis in zip(layers, axes, strict=True):
         plural = "s" if number > 1 else ""
         axis.set_title(f"{number} layer{plural} of {units} units", loc="left", pad=pad)
-    figure.suptitle(_TITLES[experiment.settings["task"]], x=0.01, ha="left", weight="bold")
+    figure.suptitle(experiment.task.title, x=0.01, ha="left", weight="bold")
     return figure, list(zip(layers, axes, strict=True))
 
 
@@ -191,24 +202,28 @@ def _smooth(run: RunFiles) -> tuple[pd.Series, pd.Series]:
 def draw_training_loss(experiment: Experiment) -> Figure:
     """Draw the training loss against the gradient iteration, smoothed by a moving average.
 
-    One colour a cell, one line style a length, one line a seed, one panel a number of layers.
+    One colour a cell, one line style a length (or what the task has in its place), one line a
+    seed, one panel a number of layers.
     """
-    is_copy = experiment.settings["task"] == CopyFirstInputTask.name
+    task = experiment.task
     colours = _colours(experiment.values("cell"))
     # Thin lines over thick ones: cells that learn nothing lie upon each other.
     widths = {cell: 1.4 + 0.5 * place for place, cell in enumerate(reversed(colours))}
-    lengths = experiment.values("length")
+    # What the lines of a cell differ in: the length, for tasks that have one.
+    kind = task.dimensions[0]
+    values = experiment.values(kind) if kind != "layers" else []
     styles = {
-        length: _LINE_STYLES[place % len(_LINE_STYLES)]
-        for place, length in enumerate(reversed(lengths))
+        value: _LINE_STYLES[place % len(_LINE_STYLES)]
+        for place, value in enumerate(reversed(values))
     }
     figure, panels = _panels(experiment)
     for layers, axis in panels:
-        if is_copy:
-            axis.axhline(1, color=_GREY, linewidth=0.8)
+        if task.loss_of_guessing is not None:
+            level, text = task.loss_of_guessing
+            axis.axhline(level, color=_GREY, linewidth=0.8)
             axis.annotate(
-                "always guessing 0",
-                (1, 1),
+                text,
+                (1, level),
                 xycoords=axis.get_yaxis_transform(),
                 xytext=(0, 3),
                 textcoords="offset points",
@@ -222,7 +237,7 @@ def draw_training_loss(experiment: Experiment) -> Figure:
             axis.plot(
                 *_smooth(run),
                 color=colours[run.settings["cell"]],
-                linestyle=styles.get(run.settings.get("length"), "solid"),
+                linestyle=styles.get(run.settings[kind], "solid"),
                 linewidth=widths[run.settings["cell"]],
                 alpha=0.9,
             )
@@ -231,16 +246,15 @@ def draw_training_loss(experiment: Experiment) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axis.set_xlabel("gradient iteration")
-    loss = "mean squared error" if is_copy else "binary cross-entropy"
     window = f"{_WINDOW} iterations"
-    if lengths and lengths[0] <= _SHORT_LENGTH:
-        window += f", {_SHORT_WINDOW} for length {lengths[0]}"
-    panels[0][1].set_ylabel(f"training {loss}")
+    if kind == "length" and values[0] <= _SHORT_LENGTH:
+        window += f", {_SHORT_WINDOW} for length {values[0]}"
+    panels[0][1].set_ylabel(f"training {task.loss_name}")
     figure.supxlabel(f"moving average of {window}", color=_GREY, fontsize=9)
     handles = [Line2D([], [], color=colour, label=cell) for cell, colour in colours.items()]
     handles += [
-        Line2D([], [], color=_GREY, linestyle=styles[length], label=f"length {length}")
-        for length in lengths
+        Line2D([], [], color=_GREY, linestyle=styles[value], label=f"{kind} {value}")
+        for value in values
     ]
     figure.legend(handles=handles, loc="outside right upper", handlelength=2.6)
     return figure
@@ -362,23 +376,29 @@ def _accuracy(shortest: int, longest: int) -> Callable[[RunFiles], float]:
     return mean
 
 
-def _columns(settings: dict[str, Any]) -> list[_Column]:
+def _last_accuracy(run: RunFiles) -> float:
+    return float(run.table(EPOCHS)["test_accuracy"].iloc[-1])
+
+
+def _columns(experiment: Experiment) -> list[_Column]:
     """Return what is told of the runs of a task."""
-    if settings["task"] == CopyFirstInputTask.name:
-        columns = [
-            _Column("best test loss", _result("best_test_loss"), _loss),
-            _Column("epochs", _result("epochs"), _count),
-            _Column("iterations", _result("iterations"), _count),
-        ]
-    else:
+    settings = experiment.settings
+    if "max_test_length" in settings:
         first, limit, last = (
             settings[key] for key in ("min_length", "max_length", "max_test_length")
         )
-        columns = [
+        return [
             _Column(f"right at {first}-{limit}, %", _accuracy(first, limit), _percent),
             _Column(f"at {limit + 1}-{last}, %", _accuracy(limit + 1, last), _percent),
             _Column(f"at {last}, %", _accuracy(last, last), _percent),
         ]
+    columns = [
+        _Column("best test loss", _result("best_test_loss"), _loss),
+        _Column("epochs", _result("epochs"), _count),
+        _Column("iterations", _result("iterations"), _count),
+    ]
+    if experiment.task is SequentialMNISTTask:
+        columns.insert(0, _Column("right, %", _last_accuracy, _percent))
     return columns
 
 
@@ -391,8 +411,8 @@ def table(directory: Path) -> Table:
         ValueError: If the folder holds no experiment.
     """
     experiment = read_experiment(directory)
-    columns = _columns(experiment.settings)
-    kinds = ["cell", *(key for key in ("length", "layers") if experiment.values(key))]
+    columns = _columns(experiment)
+    kinds = ["cell", *experiment.task.dimensions]
     grid = Table(title=experiment.settings["task"], title_justify="left", header_style="bold")
     for kind in kinds:
         grid.add_column(kind, justify="left" if kind == "cell" else "right")
