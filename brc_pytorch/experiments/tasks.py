@@ -13,7 +13,6 @@ import importlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import Field, dataclass, field, fields
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, get_type_hints
 
 import torch
@@ -190,6 +189,10 @@ def settings(task: "Task") -> dict[str, Any]:
     return {each.name: getattr(task, each.name) for each in fields(task) if each.compare}
 
 
+# The types that a setting may have, in words.
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
+
+
 def _check_settings(task: "Task", **least: float) -> None:
     """Refuse a task with a setting of another type, below its least value, or not of its choices.
 
@@ -212,15 +215,6 @@ def _check_settings(task: "Task", **least: float) -> None:
         choices = each.metadata["choices"]
         if choices and value not in choices:
             raise ValueError(f"{each.name}: expected {' or '.join(choices)}, got {value!r}")
-
-
-_KINDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a name",
-    Path: "a path",
-}
 
 
 class LastState(nn.Module):
@@ -285,7 +279,7 @@ class Task(Protocol):
     def data(self, seed: int, length: int) -> tuple[Data, Data]:
         """Return the training and the held-out data of a length."""
 
-    def final_tests(self, seed: int) -> Iterable[tuple[int, Data]]:  # noqa: ARG002 - see below
+    def final_tests(self, seed: int) -> Iterable[tuple[int, Data]]:  # noqa: ARG002 - none by default
         """Yield the lengths, and their data, that the last model is tested on; by default none."""
         return ()
 
@@ -299,7 +293,7 @@ class Task(Protocol):
         """Return the means over a batch of all that is reported of held-out data."""
         return {"loss": self.loss(prediction, target)}
 
-    def is_solved(self, held_out_loss: float) -> bool:  # noqa: ARG002 - an unsolved task by default
+    def is_solved(self, held_out_loss: float) -> bool:  # noqa: ARG002 - never by default
         """Tell whether training ends before its last epoch; by default it does not."""
         return False
 
