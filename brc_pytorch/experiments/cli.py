@@ -1,8 +1,9 @@
-"""The command `brc`: train and compare cells on the benchmarks, plot and tabulate the results."""
+"""The command `brc`: train and compare cells on the benchmarks, and show the results."""
 
 import inspect
 import itertools
 import sys
+import textwrap
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, get_type_hi
 
 import torch
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -46,6 +50,7 @@ console = Console()
 errors = Console(stderr=True)
 
 _COMPARED = "LSTM,GRU,BRC,nBRC"
+_LETTERS_OF_A_HEAD, _MOST_LETTERS = 9, 1000
 
 _COMPARISON, _SETTINGS, _RUNNING = "What is compared", "Settings", "How it is run"
 
@@ -151,9 +156,9 @@ for _task in TASKS.values():
 @app.command()
 def plot(directory: Directory) -> None:
     """Draw the plots of an output folder from its files."""
-    from brc_pytorch.experiments import report  # noqa: PLC0415 - see TYPE_CHECKING above
+    from brc_pytorch.experiments import plots  # noqa: PLC0415 - see TYPE_CHECKING above
 
-    paths = _planned(lambda: report.plot(directory))
+    paths = _planned(lambda: plots.plot(directory))
     if not paths:
         _fail(
             f"{directory} has no run yet that has ended its first epoch; there is nothing to plot"
@@ -164,9 +169,7 @@ def plot(directory: Directory) -> None:
 @app.command()
 def table(directory: Directory) -> None:
     """Print the table of an output folder from its files."""
-    from brc_pytorch.experiments import report  # noqa: PLC0415 - see TYPE_CHECKING above
-
-    console.print(_planned(lambda: report.table(directory)))
+    _print_table(directory)
 
 
 def main() -> None:
@@ -221,7 +224,7 @@ def _train(
     tasks: Sequence[Task], cells: str, seeds: str, output: Path, jobs: int, device: str
 ) -> None:
     """Train every cell on every task with every seed, then show the table and the plots."""
-    from brc_pytorch.experiments import report  # noqa: PLC0415 - see TYPE_CHECKING above
+    from brc_pytorch.experiments import plots  # noqa: PLC0415 - see TYPE_CHECKING above
     from brc_pytorch.experiments.sweep import claim_folder, sweep  # noqa: PLC0415
     from brc_pytorch.experiments.training import Run, choose_device  # noqa: PLC0415
 
@@ -243,8 +246,8 @@ def _train(
     except KeyboardInterrupt:
         errors.print("\nStopped. The same command continues where it was.")
         raise typer.Exit(INTERRUPTED) from None
-    console.print(report.table(output))
-    _print_paths(report.plot(output))
+    _print_table(output)
+    _print_paths(plots.plot(output))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if failed:
         _fail(
@@ -272,6 +275,25 @@ def _print_settings(
     grid.add_row("output", str(output))
     console.print(grid, highlight=False)
     console.print()
+
+
+def _print_table(directory: Path) -> None:
+    """Print the means of an output folder's finished runs."""
+    from brc_pytorch.experiments.results import read_experiment  # noqa: PLC0415
+    from brc_pytorch.experiments.tables import summarise  # noqa: PLC0415
+
+    experiment = _planned(lambda: read_experiment(directory))
+    summary = summarise(experiment)
+    grid = Table(title=f"[bold]{experiment.task.title}[/]", title_justify="left", box=SIMPLE_HEAD)
+    for place, title in enumerate(summary.columns):
+        head = textwrap.fill(title, _LETTERS_OF_A_HEAD, break_long_words=False)
+        grid.add_column(head, justify="left" if place < summary.keys else "right", no_wrap=True)
+    for row in summary.rows:
+        grid.add_row(*map(escape, row))
+    # A narrow terminal may wrap its lines, but no number is cut off.
+    unbounded = console.options.update(width=_MOST_LETTERS)
+    grid.width = Measurement.get(console, unbounded, grid).maximum
+    console.print(grid, crop=False)
 
 
 def _print_paths(paths: Iterable[Path]) -> None:

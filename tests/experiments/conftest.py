@@ -1,8 +1,14 @@
+import dataclasses
 import json
 import sys
 
+import pandas as pd
 import pytest
 import torch
+
+from brc_pytorch.experiments.sweep import sweep
+from brc_pytorch.experiments.tasks import BinaryAdditionTask, CopyFirstInputTask
+from brc_pytorch.experiments.training import Run
 
 OWN_CELLS = '''
 import torch
@@ -79,3 +85,88 @@ def outcome():
         return files
 
     return read
+
+
+@pytest.fixture(scope="session")
+def copying(tmp_path_factory):
+    """The output folder of Copy-First-Input: two lengths, two cells, one seed."""
+    directory = tmp_path_factory.mktemp("copying")
+    task = CopyFirstInputTask(
+        length=4, layers=1, hidden_size=4, train_size=1000, test_size=10, batch_size=10, epochs=1
+    )
+    tasks = [task, dataclasses.replace(task, length=7)]
+    sweep([Run(task, cell, 0) for task in tasks for cell in ("nBRC", "GRU")], directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def adding(tmp_path_factory):
+    """The output folder of Binary Addition: 1 and 2 layers, two cells, three seeds."""
+    directory = tmp_path_factory.mktemp("adding")
+    task = BinaryAdditionTask(
+        hidden_size=4,
+        min_length=3,
+        max_length=4,
+        epochs_per_length=1,
+        train_size=20,
+        validation_size=10,
+        batch_size=10,
+        test_size=40,
+        max_test_length=6,
+    )
+    tasks = [task, dataclasses.replace(task, layers=2)]
+    sweep(
+        [Run(task, cell, seed) for task in tasks for cell in ("GRU", "BRC") for seed in (0, 1, 2)],
+        directory,
+    )
+    return directory
+
+
+@pytest.fixture
+def write_run(tmp_path):
+    """A function that writes a run of Copy-First-Input with given losses, as training does.
+
+    It is not finished without a test loss. Each loss is that of a gradient iteration, of 10 an
+    epoch.
+    """
+
+    def write(name, losses, test_loss=None, folder="copy-first-input", start=None, **settings):
+        shared = {"task": "copy-first-input", "hidden_size": 4, "stop_below": 0.1}
+        directory = tmp_path / folder
+        directory.mkdir(exist_ok=True)
+        (directory / "experiment.json").write_text(json.dumps(shared))
+        run = directory / name
+        run.mkdir()
+        own = {"cell": "GRU", "seed": 0, "length": 30, "layers": 1}
+        starts = [
+            {
+                "time": "2026-01-02T03:04:05+00:00",
+                "versions": {"torch": "2.13.0"},
+                "machine": {"processor": "a fast one"},
+                **(start or {}),
+            }
+        ]
+        config = {"settings": {**shared, **own, **settings}, "starts": starts}
+        (run / "config.json").write_text(json.dumps(config))
+        if not losses:
+            return run
+        iterations = range(1, len(losses) + 1)
+        training = pd.DataFrame({"iteration": iterations, "loss": losses})
+        training.to_csv(run / "training.csv", index=False)
+        ends = list(range(10, len(losses) + 1, 10))
+        held_out = [0.9] * len(ends) if test_loss is None else [0.9] * (len(ends) - 1) + [test_loss]
+        epochs = pd.DataFrame({"iteration": ends, "train_loss": 0.5, "test_loss": held_out})
+        epochs.to_csv(run / "epochs.csv", index=False)
+        if test_loss is not None:
+            result = {
+                "solved": test_loss < 0.1,
+                "iterations": len(losses),
+                "best_test_loss": test_loss,
+                "best_epoch": len(ends),
+                "parameters": 1234,
+                "seconds": 75.4,
+            }
+            (run / "result.json").write_text(json.dumps(result))
+        return run
+
+    return write

@@ -1,0 +1,391 @@
+"""Plots of an output folder, drawn from its files alone.
+
+An experiment that is still under way is plotted as far as it has come.
+"""
+
+import dataclasses
+import functools
+import io
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+
+from brc_pytorch.experiments.results import (
+    SHORT_LENGTH,
+    SHORT_WINDOW,
+    WINDOW,
+    Experiment,
+    RunFiles,
+    read_experiment,
+)
+from brc_pytorch.experiments.training import EPOCHS, TEST, TRAINING, write_file
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart, with dashes for prints in
+# grey; a cell keeps its own in every plot, and cells of the user's own take what is left.
+_CELL_STYLES: dict[str, tuple[str, Any]] = {
+    "LSTM": ("#0072B2", (0, (5, 1.5))),
+    "GRU": ("#E69F00", (0, (2, 1))),
+    "BRC": ("#D55E00", (0, (9, 1.5, 2, 1.5))),
+    "nBRC": ("#009E73", "solid"),
+    "RNN": ("#56B4E9", (0, (1, 1))),
+    "PeepholeLSTM": ("#CC79A7", (0, (5, 1, 1, 1, 1, 1))),
+}
+_SPARE_COLOURS = ("#000000", "#7F7F7F", "#8C564B", "#9A8700")
+_GREY = "#555555"
+_STYLE: dict[Any, Any] = {
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.labelsize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E5E5E5",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "svg.hashsalt": "brc",  # the same data give the same file
+    "text.parse_math": False,  # a cell's name is no formula
+}
+_MOST_POINTS = 500
+"""More points of a smoothed line than this cannot be seen, and make an SVG slow."""
+_MOST_COLUMNS = 3
+"""Panels beside each other in one file."""
+_LETTERS_PER_INCH = 11
+_LETTERS_OF_A_LINE = 7
+"""What the line beside a name takes in a legend, in letters."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """A kind of plot: a curve of each run; the runs of a cell as their mean and standard error.
+
+    Attributes:
+        name: Name of its files, without suffix.
+        caption: What it shows.
+        x_label: What is on the horizontal axis.
+        y_label: What is on the vertical axis.
+        curve: Gives the curve of a run, over the horizontal axis; None if it has none (yet).
+        finish: Sets the scales of a panel, and marks in it what its numbers are measured by.
+    """
+
+    name: str
+    caption: str
+    x_label: str
+    y_label: str
+    curve: Callable[[RunFiles], "pd.Series[float] | None"]
+    finish: Callable[[Axes, Experiment], None]
+
+
+def plots(experiment: Experiment) -> list[Plot]:
+    """Return the plots that the experiment has something for."""
+
+    def has(table: str) -> bool:
+        return any((run.directory / table).exists() for run in experiment.runs)
+
+    found = []
+    if has(TRAINING):
+        found.append(_training_loss(experiment))
+    if has(TEST):
+        found.append(_accuracy(experiment))
+    if "max_test_length" not in experiment.settings:
+        metrics = experiment.held_out_metrics
+        found += [_held_out(experiment, key) for key in metrics if key.endswith("accuracy")]
+    return found
+
+
+def _spread(experiment: Experiment) -> str:
+    """Tell how several seeds are drawn."""
+    if len(experiment.values("seed")) == 1:
+        return ""
+    return " Lines and bands: mean ± standard error over the seeds."
+
+
+def _training_loss(experiment: Experiment) -> Plot:
+    loss = experiment.task.loss_name
+    windows = f"{WINDOW} iterations"
+    if any(run.window == SHORT_WINDOW for run in experiment.runs):
+        windows += f" ({SHORT_WINDOW} for length {SHORT_LENGTH} or less)"
+    alone = ""
+    if len(experiment.values("seed")) > 1:
+        alone = " Thin lines: single runs, where others have ended."
+    longer = ""
+    if "epochs_per_length" in experiment.settings:
+        longer = " It jumps where the sequences become longer."
+    return Plot(
+        "training_loss",
+        f"Training loss ({loss}, moving average of {windows}).{longer}{_spread(experiment)}{alone}",
+        "gradient iteration",
+        f"training {loss}",
+        _smooth_loss,
+        _finish_training_loss,
+    )
+
+
+def _smooth_loss(run: RunFiles) -> "pd.Series[float] | None":
+    losses = run.table(TRAINING)
+    if losses is None:
+        return None
+    # The first points average over what there is.
+    return losses.set_index("iteration")["loss"].rolling(run.window, min_periods=1).mean()
+
+
+def _finish_training_loss(axis: Axes, experiment: Experiment) -> None:
+    task = experiment.task
+    if task.loss_of_guessing is not None:
+        level, text = task.loss_of_guessing
+        axis.axhline(level, color=_GREY, linewidth=0.8)
+        _annotate(axis, text, (1, level), axis.get_yaxis_transform(), "right")
+    if "cross-entropy" in task.loss_name:  # which goes on falling when every answer is right
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_ylim(bottom=0)
+    _finish_iterations(axis)
+
+
+def _finish_iterations(axis: Axes) -> None:
+    axis.set_xlim(left=0)
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def _accuracy(experiment: Experiment) -> Plot:
+    size = experiment.settings.get("test_size")
+    samples = "" if size is None else f" {size:,} sequences of each length."
+    return Plot(
+        "accuracy",
+        "Share of the test sequences with all bits right, by their length."
+        f"{samples}{_spread(experiment)}",
+        "length (bits of both numbers)",
+        "sequences with all bits right",
+        _test_accuracy,
+        _finish_accuracy,
+    )
+
+
+def _test_accuracy(run: RunFiles) -> "pd.Series[float] | None":
+    test = run.table(TEST)
+    return None if test is None else test.set_index("length")["accuracy"]
+
+
+def _finish_accuracy(axis: Axes, experiment: Experiment) -> None:
+    limit = experiment.settings["max_length"]
+    axis.axvline(limit, color=_GREY, linewidth=0.8)
+    _annotate(axis, f"trained up to {limit}", (limit, 1), axis.get_xaxis_transform(), "center")
+    axis.set_title(axis.get_title(loc="left"), loc="left", pad=18)
+    _finish_share(axis)
+    axis.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+
+
+def _finish_share(axis: Axes) -> None:
+    axis.set_ylim(-0.02, 1.02)
+    axis.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+def _held_out(experiment: Experiment, column: str) -> Plot:
+    def curve(run: RunFiles) -> "pd.Series[float] | None":
+        epochs = run.table(EPOCHS)
+        return None if epochs is None else epochs.set_index("iteration")[column]
+
+    def finish(axis: Axes, _: Experiment) -> None:
+        _finish_share(axis)
+        _finish_iterations(axis)
+
+    name = column.replace("_", " ")
+    caption = f"{name.capitalize()} after every epoch.{_spread(experiment)}"
+    return Plot(column, caption, "gradient iteration", name, curve, finish)
+
+
+def _annotate(
+    axis: Axes,
+    text: str,
+    place: tuple[float, float],
+    transform: Any,  # noqa: ANN401 - matplotlib has several kinds
+    side: str,
+) -> None:
+    """Write a small text above a place."""
+    axis.annotate(
+        text,
+        place,
+        xycoords=transform,
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha=side,
+        color=_GREY,
+        fontsize=9,
+    )
+
+
+def _styles(cells: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return how the line of each cell is drawn."""
+    spare = iter(_SPARE_COLOURS)
+    styles: dict[str, dict[str, Any]] = {}
+    for place, cell in enumerate(reversed(cells)):
+        colour, dashes = _CELL_STYLES.get(cell) or (next(spare, "#BBBBBB"), "solid")
+        # Thin lines over thick ones: cells that learn all, or nothing, lie upon each other.
+        styles[cell] = {"color": colour, "linestyle": dashes, "linewidth": 1.5 + 0.35 * place}
+    return dict(reversed(styles.items()))
+
+
+def _thin(curve: "pd.Series[float]") -> "pd.Series[float]":
+    """Leave out points that are not seen, but never the last one."""
+    step = max(1, math.ceil(len(curve) / _MOST_POINTS))
+    return curve.iloc[::-1].iloc[::step].iloc[::-1]
+
+
+def _draw_cell(axis: Axes, curves: Sequence["pd.Series[float]"], style: dict[str, Any]) -> None:
+    """Draw the mean and standard error of some runs as far as all go, and then each alone."""
+    colour = style["color"]
+    curves = [curve.dropna() for curve in curves]  # a run that diverged ends there
+    together = pd.concat(curves, axis=1, join="inner")
+    mean = _thin(together.mean(axis=1))
+    axis.plot(mean.index, mean, **style)
+    if len(curves) == 1:
+        return
+    error = together.sem(axis=1)[mean.index]
+    axis.fill_between(mean.index, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+    for curve in curves:
+        if len(curve) > len(together):
+            alone = _thin(curve.iloc[len(together) :])
+            axis.plot(alone.index, alone, color=colour, linewidth=0.8, alpha=0.8)
+
+
+def _draw_panel(
+    axis: Axes, plot: Plot, experiment: Experiment, title: str, runs: Sequence[RunFiles]
+) -> None:
+    empty = True
+    for cell, style in _styles(experiment.values("cell")).items():
+        curves = [plot.curve(run) for run in runs if run.settings["cell"] == cell]
+        known = [curve for curve in curves if curve is not None]
+        if known:
+            _draw_cell(axis, known, style)
+            empty = False
+    if empty:
+        axis.text(0.5, 0.5, "no data yet", transform=axis.transAxes, ha="center", color=_GREY)
+    axis.set_title(title, loc="left")
+    axis.set_xlabel(plot.x_label)
+    plot.finish(axis, experiment)
+
+
+def _panels(experiment: Experiment) -> dict[str, list[RunFiles]]:
+    """Return the runs of each panel by its title: a panel for each length, and so on."""
+    keys = [key for key in experiment.task.dimensions if len(experiment.values(key)) > 1]
+    return {
+        ", ".join(
+            _describe(experiment, key, value) for key, value in zip(keys, values, strict=True)
+        ): runs
+        for values, runs in experiment.groups(keys).items()
+    }
+
+
+def heading(experiment: Experiment) -> str:
+    """Return the task's title, and what all panels have in common."""
+    common = [
+        _describe(experiment, key, experiment.values(key)[0])
+        for key in experiment.task.dimensions
+        if len(experiment.values(key)) == 1
+    ]
+    return ", ".join([experiment.task.title, *common])
+
+
+def _describe(experiment: Experiment, key: str, value: object) -> str:
+    if key != "layers":
+        return f"{key.replace('_', ' ')} {value}"
+    plural = "" if value == 1 else "s"
+    return f"{value} layer{plural} of {experiment.settings['hidden_size']} units"
+
+
+def _figure(
+    plot: Plot, experiment: Experiment, panels: dict[str, list[RunFiles]], columns: int
+) -> Figure:
+    """Draw some panels, so many beside each other, with one legend."""
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(0.8 + 4.4 * columns, 0.6 + 3.3 * rows), layout="constrained")
+    # Sequences of other lengths are learnt in other times.
+    sharex = "length" not in experiment.task.dimensions
+    grid = figure.subplots(rows, columns, sharex=sharex, sharey=True, squeeze=False)
+    axes = grid.flatten()
+    for axis, (title, runs) in zip(axes, panels.items(), strict=False):
+        _draw_panel(axis, plot, experiment, title, runs)
+        axis.tick_params(labelbottom=True)  # also where no panel stands below
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    for axis in axes[::columns]:
+        axis.set_ylabel(plot.y_label)
+    styles = _styles(experiment.values("cell"))
+    letters = max(map(len, styles)) + _LETTERS_OF_A_LINE
+    legend = figure.legend(
+        [Line2D([], [], **style) for style in styles.values()],
+        [str(place) for place in range(len(styles))],
+        loc="outside lower center",
+        ncols=min(len(styles), max(1, int(figure.get_figwidth() * _LETTERS_PER_INCH / letters))),
+        handlelength=3,
+    )
+    # Set here, because a legend leaves out labels that begin with an underscore.
+    for text, cell in zip(legend.get_texts(), styles, strict=True):
+        text.set_text(cell)
+    return figure
+
+
+def draw(plot: Plot, experiment: Experiment) -> Figure:
+    """Draw all panels of a plot into one figure."""
+    panels = _panels(experiment)
+    figure = _figure(plot, experiment, panels, min(len(panels), _MOST_COLUMNS))
+    figure.suptitle(heading(experiment), x=0.01, ha="left", weight="bold")
+    return figure
+
+
+def draw_panels(plot: Plot, experiment: Experiment) -> dict[str, str]:
+    """Draw each panel of a plot into an SVG of its own, on the same scales as in `draw`.
+
+    Returns:
+        The SVGs by the titles of the panels.
+    """
+    drawn = {}
+    with mpl.rc_context(_STYLE):
+        together = draw(plot, experiment).axes
+        for shared, (title, runs) in zip(together, _panels(experiment).items(), strict=True):
+            figure = _figure(plot, experiment, {title: runs}, 1)
+            figure.axes[0].set(xlim=shared.get_xlim(), ylim=shared.get_ylim())
+            text = io.StringIO()
+            figure.savefig(text, format="svg", metadata={"Date": None})
+            drawn[title] = text.getvalue()
+    return drawn
+
+
+def _save(figure: Figure, path: Path) -> list[Path]:
+    """Save a figure as PNG and SVG."""
+    paths: list[Path] = []
+    for kind in ("png", "svg"):
+        metadata = {"Date": None} if kind == "svg" else None
+        save = functools.partial(figure.savefig, format=kind, dpi=200, metadata=metadata)
+        paths.append(path.with_suffix(f".{kind}"))
+        write_file(paths[-1], save)
+    return paths
+
+
+def plot(directory: Path) -> list[Path]:
+    """Draw all plots of an output folder into it.
+
+    Returns:
+        The files, PNG and SVG; none if no run has ended its first epoch.
+
+    Raises:
+        ValueError: If the folder holds no experiment.
+    """
+    experiment = read_experiment(directory)
+    with mpl.rc_context(_STYLE):
+        return [
+            path
+            for kind in plots(experiment)
+            for path in _save(draw(kind, experiment), directory / kind.name)
+        ]
