@@ -1,4 +1,4 @@
-"""The baseline comparisons: train cells on the benchmark tasks, then plot and tabulate.
+"""The baseline comparisons: train cells on the benchmark tasks, then tabulate, plot and report.
 
 Needs the extra `brc_pytorch[experiments]`; the command is `brc`.
 """
@@ -6,7 +6,9 @@ Needs the extra `brc_pytorch[experiments]`; the command is `brc`.
 from importlib.util import find_spec
 
 _missing = [
-    name for name in ("lightning", "matplotlib", "pandas", "rich", "typer") if not find_spec(name)
+    name
+    for name in ("jinja2", "lightning", "matplotlib", "pandas", "rich", "typer")
+    if not find_spec(name)
 ]
 if _missing:
     raise ModuleNotFoundError(

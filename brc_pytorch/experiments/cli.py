@@ -172,6 +172,27 @@ def table(directory: Directory) -> None:
     _print_table(directory)
 
 
+@app.command()
+def report(
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="DIRECTORY...", help="Output folders of experiments.")
+    ],
+    output: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="JSON file of somebody else's results to put beside these."),
+    ] = None,
+) -> None:
+    """Write one HTML page about output folders, which needs nothing but itself.
+
+    It has the tables and plots, settings, runs, versions, machines and commands.
+    """
+    from brc_pytorch.experiments.report import write_report  # noqa: PLC0415 - see TYPE_CHECKING above
+
+    _planned(lambda: write_report(directories, output, compare))
+    _print_paths([output])
+
+
 def main() -> None:
     """Run the command `brc`."""
     # A cell of one's own is looked up where the command is called, as `python -m` does.

@@ -63,9 +63,9 @@ def _mean_and_error(values: Sequence[float], show: Callable[[float], str]) -> st
     mean = statistics.fmean(values)
     if len(values) == 1:
         return show(mean)
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    if error == 0:
+    if math.isclose(min(values), max(values)):  # but for rounding
         return f"{show(mean)} ± 0"
+    error = statistics.stdev(values) / math.sqrt(len(values))
     decimals = max(0, 1 - math.floor(math.log10(error)))
     return f"{mean:,.{decimals}f} ± {error:,.{decimals}f}"
 
@@ -113,7 +113,7 @@ def training_loss(experiment: Experiment, iteration: int | None = None) -> Measu
             return math.nan
         return float(losses["loss"][:iteration].tail(run.window).mean(skipna=False))
 
-    after = "" if iteration is None else f" after {iteration:,} iterations"
+    after = "" if iteration is None else f" after {iteration:,} iterations, or at an earlier end"
     return Measure(f"training {experiment.short_loss}{after}", value, _loss)
 
 

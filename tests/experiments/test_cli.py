@@ -6,13 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from brc_pytorch.experiments import cli
 from brc_pytorch.experiments.cli import app
+from brc_pytorch.experiments.results import read_experiment
+from brc_pytorch.experiments.tables import summarise
 
+PUBLISHED = Path(__file__).parents[2] / "docs" / "results"
 COPY = shlex.split(
     "copy-first-input --cells GRU,nbrc --lengths 3,4 --layers 1 --hidden-size 4 --train-size 20 "
     "--test-size 10 --batch-size 10 --epochs 2 --output"
@@ -58,7 +62,7 @@ def test_copy_first_input_ends_with_the_table_and_the_plots(brc, tmp_path):
     for setting in ("GRU, nBRC", "3, 4", "hidden size", "0.001", "1 run(s) at a time"):
         assert setting in said
     assert said.count("is finished") == 4
-    assert "best test loss" in said
+    assert "training" in said
     for name in ("training_loss.png", "training_loss.svg"):
         assert str(tmp_path / "out" / name) in said
         assert (tmp_path / "out" / name).exists()
@@ -77,7 +81,7 @@ def test_the_same_command_again_trains_nothing(brc, tmp_path):
 def test_binary_addition_then_plot_and_table(brc, tmp_path):
     code, said = brc(*ADD, tmp_path / "out")
     assert code == 0
-    assert "right at 3-4" in said
+    assert "at 3-4" in said
     for path in (tmp_path / "out").glob("*.png"):
         path.unlink()
     code, said = brc("plot", tmp_path / "out")
@@ -157,11 +161,53 @@ def test_an_unknown_command_gets_the_nearest_name(brc):
     assert "Did you mean 'binary-addition'?" in said
 
 
-def test_plot_and_table_refuse_a_folder_without_an_experiment(brc, tmp_path):
-    for command in ("plot", "table"):
+def test_what_reads_results_refuses_a_folder_without_an_experiment(brc, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in ("plot", "table", "report"):
         code, said = brc(command, tmp_path)
         assert code == 2
         assert "expected the output folder of an experiment" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_plotted_before_an_epoch_has_ended(brc, write_run):
+    run = write_run("GRU-seed0", [])
+    code, said = brc("plot", run.parent)
+    assert code == 2
+    assert "there is nothing to plot" in said
+
+
+def test_report_writes_a_page_of_several_folders(brc, copying, adding, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, said = brc("report", copying, adding)
+    assert code == 0
+    assert said.strip() == "report.html"
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<h2 id="title-2">Binary Addition</h2>' in page
+    others = PUBLISHED / "brc-pytorch-0.1.3.json"
+    code, _ = brc("report", copying, "--compare", others, "--output", "new/page.html")
+    assert code == 0
+    assert "Beside brc-pytorch 0.1.3" in (tmp_path / "new/page.html").read_text(encoding="utf-8")
+    code, said = brc("report", copying, "--compare", "nothing.json")
+    assert code == 2
+    assert "Error: compare: expected a file, got nothing.json" in said
+    code, said = brc("report", copying, "--output", "new")
+    assert code == 2
+    assert "Error: output: expected a file, got the folder new" in said
+
+
+def test_the_table_cuts_nothing_off_in_a_narrow_terminal(adding, monkeypatch):
+    monkeypatch.setattr(cli.console, "_width", 20)
+    result = CliRunner().invoke(app, ["table", str(adding)])
+    for row in summarise(read_experiment(adding)).rows:
+        assert re.search(" +".join(map(re.escape, row)), result.output)
+
+
+def test_the_table_shows_names_as_they_are(brc, write_run):
+    run = write_run("GRU-seed0", [], cell="[red]mine:A")
+    code, said = brc("table", run.parent)
+    assert code == 0
+    assert "[red]mine:A" in said
 
 
 def test_a_cell_of_one_s_own_is_compared(brc, tmp_path, own_cells):
