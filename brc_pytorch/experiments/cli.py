@@ -27,7 +27,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from brc_pytorch.experiments.tasks import CELLS, TASKS, Task, cell_type
+from brc_pytorch.experiments.tasks import CELLS, TASKS, Task, cell_type, plural
 
 # Lightning, pandas and matplotlib take seconds to import; `brc --help` does without them.
 if TYPE_CHECKING:
@@ -87,10 +87,6 @@ def _setting_option(setting: Field[Any], kind: type) -> Any:  # noqa: ANN401 - T
     return Annotated[kind, option]
 
 
-def _plural(dimension: str) -> str:
-    return dimension if dimension.endswith("s") else f"{dimension}s"
-
-
 def _command(task: type[Task]) -> Callable[..., None]:
     """Make the command of a task.
 
@@ -98,7 +94,7 @@ def _command(task: type[Task]) -> Callable[..., None]:
     """
     types = get_type_hints(task)
     settings = {each.name: each for each in fields(task)}
-    dimensions = {_plural(name): settings.pop(name) for name in task.dimensions}
+    dimensions = {plural(name): settings.pop(name) for name in task.dimensions}
 
     def command(cells: str, seeds: str, output: Path, jobs: int, device: str, **given: Any) -> None:  # noqa: ANN401 - as the settings are
         def plan() -> list[Task]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from brc_pytorch.experiments.results import Experiment, RunFiles
+from brc_pytorch.experiments.tasks import plural
 
 
 def recorded_commands(experiment: Experiment) -> list[str]:
@@ -35,17 +36,13 @@ def rebuilt_commands(experiment: Experiment, runs: Sequence[RunFiles]) -> list[s
         " ".join(
             [
                 f"brc {experiment.task.name}",
-                *(_option(_plural(key), values) for key, values in zip(keys, box, strict=True)),
+                *(_option(plural(key), values) for key, values in zip(keys, box, strict=True)),
                 *shared,
                 _option("output", experiment.directory.resolve().name),
             ]
         )
         for box in boxes
     ]
-
-
-def _plural(key: str) -> str:
-    return key if key.endswith("s") else f"{key}s"
 
 
 def _option(key: str, value: object) -> str:

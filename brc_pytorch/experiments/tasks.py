@@ -184,6 +184,11 @@ def setting(
     return field(default=default, metadata=metadata, compare=is_identity)
 
 
+def plural(dimension: str) -> str:
+    """Return the name of a list of a dimension's values, as the command calls it."""
+    return dimension if dimension.endswith("s") else f"{dimension}s"
+
+
 def settings(task: "Task") -> dict[str, Any]:
     """Return all that the results of a task depend on, as plain data."""
     return {each.name: getattr(task, each.name) for each in fields(task) if each.compare}
