@@ -9,6 +9,9 @@ The directory holds, each written to a temporary name and moved into place:
 - `best.pt` and `last.pt`: the state dictionaries of the network with the lowest held-out loss,
   and after the last epoch; read them with `torch.load(path, weights_only=True)`;
 - `resume.ckpt`: Lightning's checkpoint of the last whole epoch, gone when the run is finished;
+- `lock`: held by the process that trains the run, gone when the run is finished; a file that
+  nobody holds, after a kill, means nothing;
+- `tensorboard`: a log for TensorBoard, where it was asked for;
 - `result.json`: the outcome, written last. A run is finished when it is there.
 
 A run that is stopped at any moment goes on from its last whole epoch, and ends with the same
@@ -25,13 +28,17 @@ import logging
 import math
 import os
 import platform
+import re
+import secrets
+import shlex
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -42,11 +49,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from brc_pytorch import ops
+from brc_pytorch.experiments.locks import hold
 from brc_pytorch.experiments.tasks import Data, Inputs, Task, random_stream, settings
 
-CONFIG, RESULT, CHECKPOINT = "config.json", "result.json", "resume.ckpt"
+CONFIG, RESULT, CHECKPOINT, LOCK = "config.json", "result.json", "resume.ckpt", "lock"
 TRAINING, EPOCHS, TEST = "training.csv", "epochs.csv", "test.csv"
 BEST, LAST = "best.pt", "last.pt"
+
+if TYPE_CHECKING:
+    from brc_pytorch.experiments.tensorboard import TensorBoardLog
 
 _SECONDS_BETWEEN_UPDATES = 0.2
 
@@ -87,7 +98,7 @@ class Progress:
     """How far a run has come.
 
     Attributes:
-        name: Name of the run.
+        directory: Where the run's files go.
         iteration: Gradient iterations done.
         iterations: Gradient iterations of the whole run, if it is not ended early.
         doing: What the run is at, where its name does not tell: a length, or a test.
@@ -96,7 +107,7 @@ class Progress:
         held_out_name: What that loss is called: test or validation.
     """
 
-    name: str
+    directory: Path
     iteration: int
     iterations: int
     doing: str
@@ -109,10 +120,18 @@ Report = Callable[[Progress], None]
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then move it into place."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    write(temporary)
-    temporary.replace(path)
+    """Let `write` fill a temporary file beside `path`, then move it into place.
+
+    The temporary file has a name of its own: of processes that write the same file at the same
+    time, the last one wins.
+    """
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -133,22 +152,40 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn "auto", "cpu" or "cuda" into a device; "auto" is CUDA where there is one.
+    """Turn "auto", "cpu", "cuda" or "cuda:1" into a device; "auto" is CUDA where there is one.
 
     Raises:
         ValueError: If the name is another one, or CUDA is asked for and not there.
     """
-    if name not in {"auto", "cpu", "cuda"}:
-        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: expected a CUDA device for 'cuda', found none; use cpu or auto")
+    check_device_name(name)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+        name = "cuda" if count else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(
+            f"device: expected a CUDA device for {name!r}, found {count or 'none'}; use cpu or auto"
+        )
+    return device
 
 
-def _describe_start(device: torch.device) -> dict[str, Any]:
-    """Describe the moment, the versions and the machine of a start."""
+def check_device_name(name: str) -> None:
+    """Refuse what names no device of any machine.
+
+    Raises:
+        ValueError: If the name is not one that `choose_device` knows.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {name!r}")
+
+
+def command_line() -> str:
+    """Return how this process was called, as a shell takes it, without the program's folder."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _describe_start(device: torch.device, command: str) -> dict[str, Any]:
+    """Describe the moment, the command, the versions and the machine of a start."""
     packages = ("brc_pytorch", "torch", "lightning", "numpy", "pandas")
     machine = {
         "platform": platform.platform(),
@@ -162,6 +199,7 @@ def _describe_start(device: torch.device) -> dict[str, Any]:
         machine["gpu"] = torch.cuda.get_device_name(device)
     return {
         "time": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "machine": machine,
     }
@@ -360,7 +398,7 @@ class _Reporter(Callback):
         run, held_out = self.recorder.run, self.recorder.held_out_losses
         self.report(
             Progress(
-                name=run.name,
+                directory=self.recorder.directory,
                 iteration=trainer.global_step,
                 iterations=run.task.total_epochs * int(trainer.num_training_batches),
                 doing=doing,
@@ -396,7 +434,7 @@ def _trainer(
     return Trainer(
         default_root_dir=directory,
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
+        devices=[device.index or 0] if device.type == "cuda" else 1,
         # Runs are independent: within a cluster's job, too, each one is a process by itself.
         plugins=[LightningEnvironment()],
         use_distributed_sampler=False,
@@ -412,8 +450,24 @@ def _trainer(
     )
 
 
+class _TensorBoard(Callback):
+    """Adds to the log what the recorder has written, checkpoint included."""
+
+    def __init__(self, log: "TensorBoardLog", recorder: _Recorder) -> None:
+        self._log = log
+        self.recorder = recorder
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 - Lightning's signature
+        self._log.add(self.recorder.losses, self.recorder.epochs)
+
+
 def _fit(
-    run: Run, network: nn.Module, directory: Path, device: torch.device, report: Report | None
+    run: Run,
+    network: nn.Module,
+    directory: Path,
+    device: torch.device,
+    report: Report | None,
+    log: "TensorBoardLog | None",
 ) -> _Recorder:
     """Train from the checkpoint, or from the start, to the end."""
     recorder = _Recorder(run, network, directory)
@@ -422,10 +476,14 @@ def _fit(
     if resumed:
         states = torch.load(checkpoint, map_location="cpu", weights_only=True)["callbacks"]
         recorder.load_state_dict(states[recorder.state_key])
+    if log is not None:
+        log.add(recorder.losses, recorder.epochs)
     if not recorder.is_over:
         callbacks: list[Callback] = [recorder]
         if report is not None:
             callbacks.append(_Reporter(report, recorder))
+        if log is not None:
+            callbacks.append(_TensorBoard(log, recorder))
         trainer = _trainer(directory, device, run.task.total_epochs, callbacks)
         try:
             trainer.fit(
@@ -445,33 +503,44 @@ def _fit(
     return recorder
 
 
-def _test(recorder: _Recorder, device: torch.device, report: Report | None) -> None:
-    """Test the last model on every test length that the task has."""
+def _test(recorder: _Recorder, device: torch.device, report: Report | None) -> list[dict[str, Any]]:
+    """Test the last model on every test length that the task has; return the rows of the table."""
     run, iterations = recorder.run, len(recorder.losses)
     trainer = _trainer(recorder.directory, device, 1, [])
     module = _Module(run, recorder.network)
     rows = []
     for length, data in run.task.final_tests(run.seed):
         if report is not None:
-            report(Progress(run.name, iterations, iterations, f"test of length {length}"))
+            doing = f"test of length {length}"
+            report(Progress(recorder.directory, iterations, iterations, doing))
         batches = _batches(data, torch.arange(len(data)), run.task.batch_size)
         (metrics,) = trainer.validate(module, batches, verbose=False, weights_only=True)
         rows.append({"length": length, **metrics})
     if rows:
         _write_table(recorder.directory / TEST, pd.DataFrame(rows))
+    return rows
 
 
 def train(
-    run: Run, directory: Path, device: str = "auto", report: Report | None = None
+    run: Run,
+    directory: Path,
+    device: str = "auto",
+    report: Report | None = None,
+    *,
+    tensorboard: bool = False,
+    command: str | None = None,
 ) -> dict[str, Any]:
     """Train one run to its end, from wherever it was stopped, unless it is finished.
 
     Args:
         run: What to train.
         directory: Where its files go; made if it is not there.
-        device: "cpu", "cuda" or "auto". A run repeats bit for bit on the same machine, device and
-            number of threads.
-        report: Called a few times a second with how far the run has come, in this thread.
+        device: "cpu", "cuda", "cuda:1" or "auto". A run repeats bit for bit on the same machine,
+            device and number of threads.
+        report: Called a few times a second with how far the run has come, in this thread. What it
+            raises stops the run.
+        tensorboard: Whether to keep a log for TensorBoard, too.
+        command: The command that the run is part of, for its files; by default this process's.
 
     Returns:
         The content of `result.json`.
@@ -479,27 +548,64 @@ def train(
     Raises:
         ValueError: If the directory holds a run with other settings, the cell is unknown, or the
             device is not there.
+        LockedError: If another process trains the run.
         KeyboardInterrupt: On Ctrl-C; the same call continues the run.
         SystemExit: On SIGTERM; likewise.
     """
     chosen = choose_device(device)
     directory.mkdir(parents=True, exist_ok=True)
-    config_path = directory / CONFIG
-    config: dict[str, Any] = {"settings": run.settings, "starts": []}
-    if config_path.exists():
-        config = read_json(config_path)
-        check_same(run.settings, config["settings"], directory)
-    if (directory / RESULT).exists():
-        (directory / CHECKPOINT).unlink(missing_ok=True)  # killed between the last two lines below
-        return read_json(directory / RESULT)
-    config["starts"].append(_describe_start(chosen))
-    write_json(config_path, config)
+    if not (directory / RESULT).exists():
+        with hold(directory / LOCK, f"{directory.name} is being trained"):
+            if not (directory / RESULT).exists():  # by whoever held the lock
+                start = _describe_start(chosen, command or command_line())
+                _train_to_the_end(run, directory, chosen, start, report, tensorboard)
+    check_same(run.settings, read_json(directory / CONFIG)["settings"], directory)
+    for name in (CHECKPOINT, LOCK):
+        (directory / name).unlink(missing_ok=True)
+    return read_json(directory / RESULT)
 
-    with _quiet(), torch.random.fork_rng([chosen] if chosen.type == "cuda" else []):
+
+@contextlib.contextmanager
+def _tensorboard_log(run: Run, directory: Path, wanted: bool) -> Iterator["TensorBoardLog | None"]:
+    """Give the run's log for TensorBoard, if there is to be one."""
+    if not wanted:
+        yield None
+        return
+    from brc_pytorch.experiments.tensorboard import TensorBoardLog  # noqa: PLC0415 - an extra
+
+    with contextlib.closing(TensorBoardLog(directory, run.task.held_out)) as log:
+        yield log
+
+
+def _train_to_the_end(
+    run: Run,
+    directory: Path,
+    device: torch.device,
+    start: dict[str, Any],
+    report: Report | None,
+    tensorboard: bool,
+) -> None:
+    """Train a run that is not finished, from its checkpoint if it has one, and write its result."""
+    config: dict[str, Any] = {"settings": run.settings, "starts": []}
+    if (directory / CONFIG).exists():
+        config = read_json(directory / CONFIG)
+        check_same(run.settings, config["settings"], directory)
+    for half_written in directory.glob("*.tmp"):
+        half_written.unlink()
+    config["starts"].append(start)
+    write_json(directory / CONFIG, config)
+
+    with (
+        _quiet(),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        _tensorboard_log(run, directory, tensorboard) as log,
+    ):
         torch.manual_seed(random_stream(run.seed, "weights").initial_seed())
         network = run.task.network(run.cell)
-        recorder = _fit(run, network, directory, chosen, report)
-        _test(recorder, chosen, report)
+        recorder = _fit(run, network, directory, device, report, log)
+        tests = _test(recorder, device, report)
+        if log is not None:
+            log.add_tests(tests)
 
     held_out = recorder.held_out_losses
     best = _lowest(held_out)
@@ -513,11 +619,9 @@ def train(
         "best_epoch": best + 1,
         f"last_{run.task.held_out}_loss": _finite(held_out[-1]),
         "seconds": round(recorder.seconds, 3),
-        **config["starts"][-1],
+        **start,
     }
     write_json(directory / RESULT, result)
-    (directory / CHECKPOINT).unlink()
-    return result
 
 
 def _finite(value: float) -> float | None:

@@ -68,7 +68,7 @@ def _one_thread():
 
 @pytest.fixture
 def outcome():
-    """A function that reads all that a run leaves, apart from the moment and the time it took."""
+    """A function that reads all that a run leaves but the moment, the command and the time."""
 
     def read(directory):
         files = {}
@@ -80,7 +80,7 @@ def outcome():
                 files[path.name] = {key: value.tolist() for key, value in weights.items()}
             elif path.name == "result.json":
                 result = json.loads(path.read_text())
-                files[path.name] = {**result, "seconds": None, "time": None}
+                files[path.name] = {**result, "seconds": None, "time": None, "command": None}
         assert "result.json" in files
         return files
 

@@ -253,12 +253,16 @@ def test_a_directory_of_other_settings_is_refused(tmp_path):
 def test_devices_are_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert training.choose_device("auto").type == "cpu"
-    with pytest.raises(ValueError, match="device: expected auto, cpu or cuda, got 'tpu'"):
+    with pytest.raises(ValueError, match="device: expected auto, cpu, cuda or cuda:N, got 'tpu'"):
         train(Run(COPY, "GRU", 0), tmp_path, device="tpu")
     with pytest.raises(ValueError, match="device: expected a CUDA device"):
         train(Run(COPY, "GRU", 0), tmp_path, device="cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert training.choose_device("auto").type == "cuda"
+    assert training.choose_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(ValueError, match="expected a CUDA device for 'cuda:2', found 2"):
+        train(Run(COPY, "GRU", 0), tmp_path, device="cuda:2")
 
 
 def test_nothing_is_printed(tmp_path, capfd):
