@@ -1,32 +1,32 @@
-"""A set of training runs, mapped over processes, in one output folder.
+"""A set of training runs, mapped over an executor, in output folders.
 
-The folder holds `experiment.json`, the settings that its runs share, and a directory for each
-run. Finished runs are skipped and stopped ones continued, so that the same call, or one with more
-cells, lengths, layers or seeds, can be made on the same folder again.
+A folder belongs to one experiment. It holds `experiment.json`, the settings that its runs share,
+and a directory for each run. Finished runs are skipped and stopped ones continued, so that the same
+call, or one with more cells, lengths, layers or seeds, can be made on the same folder again, also
+while the first one is under way: what another process trains is left to it, and waited for.
 """
 
 import contextlib
 import dataclasses
 import functools
-import multiprocessing
-import os
-import queue
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, Executor, Future, wait
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from brc_pytorch.experiments.executors import Train, devices, in_processes, in_this_process
+from brc_pytorch.experiments.locks import LockedError, hold
 from brc_pytorch.experiments.training import (
     RESULT,
     Progress,
     Report,
     Run,
+    check_device_name,
     check_same,
-    choose_device,
+    command_line,
     read_json,
     train,
     write_json,
@@ -34,8 +34,8 @@ from brc_pytorch.experiments.training import (
 
 EXPERIMENT = "experiment.json"
 
-# What a worker process was started with: its way to report, for each run it is given.
-_worker: dict[str, Report] = {}
+_SECONDS_TO_CLAIM = 30
+_SECONDS_BETWEEN_TRIES = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,40 +44,15 @@ class Outcome:
 
     Attributes:
         run: The run.
-        skipped: Whether it was finished before.
+        directory: Its directory.
+        skipped: Whether it was finished before, or by another process while the sweep waited.
         error: Why it failed, or None if it is finished.
     """
 
     run: Run
+    directory: Path
     skipped: bool = False
     error: BaseException | None = None
-
-
-class _InProcess(Executor):
-    """Makes each call where it is submitted: one run after the other, with all threads."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401 - Executor's signature
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - an executor keeps what it caught for the caller
-            future.set_exception(error)
-        return future
-
-
-class _Processes(ProcessPoolExecutor):
-    """Runs calls in processes of their own, which Ctrl-C does not reach."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401 - Executor's signature
-        # A process is started here and inherits the mask, so that from its first moment on Ctrl-C
-        # is for the parent alone, which ends its workers without a word from each.
-        if not hasattr(signal, "pthread_sigmask"):  # Windows
-            return super().submit(fn, *args, **kwargs)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            return super().submit(fn, *args, **kwargs)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def shared_settings(run: Run) -> dict[str, Any]:
@@ -86,8 +61,8 @@ def shared_settings(run: Run) -> dict[str, Any]:
     return {key: value for key, value in run.settings.items() if key not in own}
 
 
-def claim_folder(runs: Sequence[Run], directory: Path) -> None:
-    """Make the output folder, or check that it holds the same experiment as the runs.
+def check_folder(runs: Sequence[Run], directory: Path) -> None:
+    """Check that an output folder is free for an experiment, or holds it already.
 
     Args:
         runs: The runs; they share all settings but the cell, the seed and the task's dimensions.
@@ -102,139 +77,211 @@ def claim_folder(runs: Sequence[Run], directory: Path) -> None:
     settings = shared_settings(runs[0])
     for run in runs[1:]:
         check_same(shared_settings(run), settings, directory)
-    path = directory / EXPERIMENT
-    if path.exists():
-        check_same(settings, read_json(path), directory)
-        return
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"output: expected a folder, got the file {directory}")
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(path, settings)
+    if (directory / EXPERIMENT).exists():
+        check_same(settings, read_json(directory / EXPERIMENT), directory)
+
+
+def claim_folder(runs: Sequence[Run], directory: Path) -> None:
+    """Make the output folder of an experiment, unless it is there.
+
+    Raises:
+        ValueError: If `check_folder` refuses the folder.
+    """
+    check_folder(runs, directory)
+    path, lock = directory / EXPERIMENT, directory / "lock"
+    if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        with hold(lock, f"{directory} is being made", patience=_SECONDS_TO_CLAIM):
+            check_folder(runs, directory)  # another command may have been faster
+            if not path.exists():
+                write_json(path, shared_settings(runs[0]))
+        lock.unlink(missing_ok=True)
+
+
+def check_plan(
+    *,
+    jobs: int | None = None,
+    device: str = "auto",
+    dask: str | None = None,
+    tensorboard: bool = False,
+) -> int | None:
+    """Check how runs are to be trained; the arguments are those of `sweep`.
+
+    Returns:
+        Runs at a time, or None where a cluster's workers decide.
+
+    Raises:
+        ValueError: If `jobs` is below 1 or given for a cluster, the device is not there, or what
+            the cluster or TensorBoard needs is not installed.
+    """
+    for wanted, argument, package, extra in (
+        (dask is not None, "dask", "distributed", "cluster"),
+        (tensorboard, "tensorboard", "tensorboard", "tensorboard"),
+    ):
+        if wanted and not find_spec(package):
+            raise ValueError(
+                f"{argument}: expected the package {package} to be installed, found none: "
+                f'pip install "brc_pytorch[{extra}]"'
+            )
+    if dask is not None:
+        check_device_name(device)  # it is the workers that need to have it
+        if jobs is not None:
+            raise ValueError(
+                f"jobs: expected none with dask, since each of its workers takes a run, got {jobs}"
+            )
+        return None
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs: expected 1 or more, got {jobs}")
+    return jobs or len(devices(device))
 
 
 def sweep(
     runs: Sequence[Run],
     directory: Path,
+    **options: Any,  # noqa: ANN401 - those of the next function
+) -> list[Outcome]:
+    """Train all runs of one experiment that are not finished, as `sweep_all` does of several."""
+    return sweep_all({directory: runs}, **options)
+
+
+def sweep_all(
+    experiments: Mapping[Path, Sequence[Run]],
     *,
-    jobs: int = 1,
+    jobs: int | None = None,
     device: str = "auto",
+    dask: str | None = None,
+    tensorboard: bool = False,
     report: Report | None = None,
+    waiting: Callable[[LockedError], None] | None = None,
     finished: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Train all runs that are not finished.
 
-    A run that fails does not end the others.
+    A run that fails does not end the others. Runs that other processes train meanwhile are
+    waited for at the end, and continued if those processes stop.
 
     Args:
-        runs: The runs, of one experiment.
-        directory: The output folder.
-        jobs: Runs at a time. One is trained in this process; more are trained in processes of
-            their own, each with its share of this process's threads.
-        device: "cpu", "cuda" or "auto".
+        experiments: The runs of each experiment, by its output folder.
+        jobs: Runs at a time; by default one, or with CUDA one a device. One is trained in this
+            process; more are trained in processes of their own, each with its share of this
+            process's threads, which take the CUDA devices in turn.
+        device: "cpu", "cuda" for every CUDA device, "cuda:1" for one, or "auto".
+        dask: Address of the scheduler of a Dask cluster, whose workers train the runs instead.
+            They need this package and the output folders at the same paths.
+        tensorboard: Whether to keep a log of every run for TensorBoard, too.
         report: Called with each run's progress, in any thread of this process.
+        waiting: Called with what is known of who trains a run, once for each that another
+            process trains, in any thread of this process.
         finished: Called with each run's outcome as it comes, in any thread of this process.
 
     Returns:
-        An outcome for each run, in the order of the runs.
+        An outcome for each run, in the order of the experiments and runs.
 
     Raises:
-        ValueError: If `jobs` is below 1, the device is not there, or the folder holds another
-            experiment.
+        ValueError: If a folder holds another experiment, `check_plan` refuses the options, or no
+            cluster answers.
         KeyboardInterrupt: On Ctrl-C; the same call continues the runs that it stopped.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs: expected 1 or more, got {jobs}")
-    choose_device(device)
-    claim_folder(runs, directory)
-    outcomes: dict[Run, Outcome] = {}
+    at_once = check_plan(jobs=jobs, device=device, dask=dask, tensorboard=tensorboard)
+    for directory, runs in experiments.items():
+        check_folder(runs, directory)
+    # Absolute: a cluster's workers are elsewhere.
+    places = {
+        directory.absolute() / run.name: run
+        for directory, runs in experiments.items()
+        for run in runs
+    }
+    for directory, runs in experiments.items():
+        claim_folder(runs, directory)
 
-    def end(outcome: Outcome) -> None:
-        outcomes[outcome.run] = outcome
-        if finished is not None:
-            finished(outcome)
+    def hear(progress: Progress) -> None:
+        if report is not None and progress.directory in places:  # a cluster has other sweeps, too
+            report(progress)
 
-    pending = []
-    for run in dict.fromkeys(runs):
-        if (directory / run.name / RESULT).exists():
-            train(run, directory / run.name, device)  # returns at once, or refuses other settings
-            end(Outcome(run, skipped=True))
-        else:
-            pending.append(run)
+    unfinished = sum(not (directory / RESULT).exists() for directory in places)
+    outcomes: dict[Path, Outcome] = {}
+    with _executor(unfinished, at_once, device, dask, report and hear) as (executor, function):
+        options = {"tensorboard": tensorboard, "command": command_line()}
+        train_there = functools.partial(function, **options)
+        while True:
+            rest = {place: run for place, run in places.items() if place not in outcomes}
+            outcomes |= _map(executor, train_there, rest, waiting, finished)
+            if len(outcomes) == len(places):
+                return [outcomes[directory] for directory in places]
+            waiting = None  # told once
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+
+
+def _map(
+    executor: Executor,
+    function: Train,
+    places: Mapping[Path, Run],
+    waiting: Callable[[LockedError], None] | None,
+    finished: Callable[[Outcome], None] | None,
+) -> dict[Path, Outcome]:
+    """Train runs at their places; return the outcomes of those that no other process trains."""
     stopping = threading.Event()
 
-    def note(run: Run, future: Future[Any]) -> None:
-        if not stopping.is_set():  # what is stopped has not failed
-            end(Outcome(run, error=future.exception()))
+    def tell(run: Run, directory: Path, future: Future[Any]) -> None:
+        if stopping.is_set():  # what is stopped has not failed
+            return
+        outcome = _outcome(run, directory, future)
+        if not isinstance(outcome.error, LockedError):
+            if finished is not None:
+                finished(outcome)
+        elif waiting is not None:
+            waiting(outcome.error)
 
-    with _executor(min(jobs, len(pending)), report) as (executor, function):
-        try:
-            futures = []
-            for run in pending:
-                future = executor.submit(function, run, directory / run.name, device)
-                future.add_done_callback(functools.partial(note, run))
-                futures.append(future)
-            wait(futures)
-        except BaseException:
-            stopping.set()
-            raise
-    return [outcomes[run] for run in runs]
-
-
-@contextlib.contextmanager
-def _executor(
-    jobs: int, report: Report | None
-) -> Iterator[tuple[Executor, Callable[[Run, Path, str], Any]]]:
-    """Give an executor of `jobs` at a time, and the function that trains a run in it."""
-    if jobs <= 1:
-        yield _InProcess(), functools.partial(train, report=report)
-        return
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    updates: multiprocessing.Queue[Progress] = context.Queue()
-    threads = max(1, torch.get_num_threads() // jobs)
-    executor = _Processes(jobs, context, _start_worker, (threads, updates))
-    done = threading.Event()
-    listener = threading.Thread(target=_listen, args=(updates, report, done), daemon=True)
-    listener.start()
-    others = set(multiprocessing.active_children())
+    futures: dict[Path, Future[Any]] = {}
     try:
-        yield executor, _train_in_worker
+        for directory, run in places.items():
+            futures[directory] = _skip_or_submit(executor, function, run, directory)
+            futures[directory].add_done_callback(functools.partial(tell, run, directory))
+        wait(futures.values())
     except BaseException:
-        # Ctrl-C. Nobody waits for a batch to end: a run goes on from wherever it was killed.
-        for process in set(multiprocessing.active_children()) - others:
-            process.kill()
+        stopping.set()
         raise
-    finally:
-        executor.shutdown(cancel_futures=True)
-        done.set()
-        listener.join(timeout=1)  # a worker killed while it told something leaves half a message
+    outcomes = [_outcome(places[directory], directory, futures[directory]) for directory in places]
+    return {
+        outcome.directory: outcome
+        for outcome in outcomes
+        if not isinstance(outcome.error, LockedError)
+    }
 
 
-def _listen(
-    updates: "multiprocessing.Queue[Progress]", report: Report | None, done: threading.Event
-) -> None:
-    """Hand on what the workers report until it is done."""
-    while not done.is_set():
-        with contextlib.suppress(queue.Empty):
-            progress = updates.get(timeout=0.1)
-            if report is not None:
-                report(progress)
+def _skip_or_submit(executor: Executor, function: Train, run: Run, directory: Path) -> Future[Any]:
+    """Submit a run; of one that is finished return the future of nothing instead."""
+    if not (directory / RESULT).exists():
+        return executor.submit(function, run, directory)
+    train(run, directory)  # returns at once, or refuses other settings
+    nothing: Future[Any] = Future()
+    nothing.set_result(None)
+    return nothing
 
 
-def _start_worker(threads: int, updates: "multiprocessing.Queue[Progress]") -> None:
-    """Prepare a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where there is no mask to inherit
-    torch.set_num_threads(threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker["report"] = updates.put
+def _outcome(run: Run, directory: Path, future: Future[Any]) -> Outcome:
+    """Return how a run ended."""
+    if future.cancelled():  # not by us
+        error = CancelledError("the cluster ended, or another program cancelled the run")
+        return Outcome(run, directory, error=error)
+    failure = future.exception()
+    skipped = failure is None and future.result() is None
+    return Outcome(run, directory, skipped=skipped, error=failure)
 
 
-def _end_with_parent() -> None:
-    """End this process, whatever it does, when its parent is gone: a run can always go on."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
+def _executor(
+    unfinished: int, at_once: int | None, device: str, dask: str | None, report: Report | None
+) -> contextlib.AbstractContextManager[tuple[Executor, Train]]:
+    """Give an executor for a number of runs, and the function that trains a run in it."""
+    if not unfinished:
+        return in_this_process("cpu", report)
+    if dask is not None:
+        from brc_pytorch.experiments.cluster import on_cluster  # noqa: PLC0415 - an extra
 
-
-def _train_in_worker(run: Run, directory: Path, device: str) -> dict[str, Any]:
-    return train(run, directory, device, _worker["report"])
+        return on_cluster(dask, device, report)
+    jobs = min(at_once or 1, unfinished)
+    if jobs == 1:
+        return in_this_process(devices(device)[0], report)
+    return in_processes(jobs, devices(device), report)

@@ -1,0 +1,161 @@
+"""A real Dask cluster of two worker processes on this machine."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from distributed import LocalCluster
+
+from brc_pytorch.experiments.locks import LockedError, hold
+from brc_pytorch.experiments.sweep import sweep
+from brc_pytorch.experiments.tasks import CopyFirstInputTask
+from brc_pytorch.experiments.training import LOCK, Run
+
+TASK = CopyFirstInputTask(
+    length=30, layers=1, hidden_size=8, train_size=400, test_size=50, batch_size=10, epochs=10
+)
+RUNS = [Run(TASK, cell, seed) for seed in (0, 1) for cell in ("GRU", "nBRC")]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The sweep without a cluster, never stopped."""
+    directory = tmp_path_factory.mktemp("whole")
+    sweep(RUNS, directory)
+    return directory
+
+
+def wait_for(condition):
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end, "it did not come so far"
+        time.sleep(0.02)
+
+
+def starts(directory):
+    return json.loads((directory / "config.json").read_text())["starts"]
+
+
+def is_locked(directory):
+    try:
+        with hold(directory / LOCK, "looked at"):
+            return False
+    except LockedError:
+        return True
+
+
+def test_a_worker_is_killed_and_every_run_finished_once(cluster, tmp_path, whole, outcome):
+    killed = []
+
+    def kill():
+        wait_for(lambda: list(tmp_path.glob("*/resume.ckpt")))
+        directory = next(tmp_path.glob("*/resume.ckpt")).parent
+        os.kill(int((directory / LOCK).read_text().split()[0]), signal.SIGKILL)
+        killed.append(directory.name)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    reported, finished = [], []
+    outcomes = sweep(
+        RUNS,
+        tmp_path,
+        dask=cluster.scheduler_address,
+        report=reported.append,
+        finished=finished.append,
+    )
+    killer.join()
+    assert [result.run for result in outcomes] == RUNS
+    assert not any(result.skipped or result.error for result in outcomes)
+    assert sorted(result.run.name for result in finished) == sorted(run.name for run in RUNS)
+    assert {progress.directory for progress in reported} <= {tmp_path / run.name for run in RUNS}
+    assert reported[-1].loss is not None
+    for run in RUNS:
+        assert outcome(tmp_path / run.name) == outcome(whole / run.name)
+        assert (len(starts(tmp_path / run.name)) > 1) == (run.name in killed)
+        # Nothing is left of the kill.
+        files = {path.name for path in (whole / run.name).iterdir()}
+        assert {path.name for path in (tmp_path / run.name).iterdir()} == files
+
+
+def test_ctrl_c_stops_the_workers_runs_and_the_same_call_continues_them(
+    cluster, tmp_path, whole, outcome
+):
+    def interrupt():
+        wait_for(lambda: list(tmp_path.glob("*/resume.ckpt")))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    killer = threading.Thread(target=interrupt)
+    killer.start()
+    finished = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sweep(RUNS, tmp_path, dask=cluster.scheduler_address, finished=finished.append)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        killer.join()
+    begun = [path.parent for path in tmp_path.glob("*/lock")]
+    wait_for(lambda: not any(is_locked(directory) for directory in begun))
+    unfinished = [run.name for run in RUNS if not (tmp_path / run.name / "result.json").exists()]
+    assert len(unfinished) >= 3
+    assert not any(result.error for result in finished)
+
+    outcomes = sweep(RUNS, tmp_path, dask=cluster.scheduler_address)
+    assert not any(result.error for result in outcomes)
+    for run in RUNS:
+        assert outcome(tmp_path / run.name) == outcome(whole / run.name)
+
+
+def test_runs_stop_when_the_command_is_killed(cluster, tmp_path):
+    """The workers hear of it from the scheduler."""
+    command = shlex.split(
+        "copy-first-input --cells GRU --lengths 30 --layers 1 --hidden-size 8 --train-size 400 "
+        "--test-size 50 --batch-size 10 --epochs 100000 --stop-below 0 --output out --dask"
+    )
+    code = "from brc_pytorch.experiments.cli import main; main()"
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-c", code, *command, cluster.scheduler_address],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: list(tmp_path.glob("out/*/resume.ckpt")))
+    finally:
+        process.kill()
+        process.wait()
+    directory = tmp_path / "out/GRU-length30-layers1-seed0"
+    wait_for(lambda: not is_locked(directory))
+    assert not (directory / "result.json").exists()
+    assert f"--dask {cluster.scheduler_address}" in starts(directory)[0]["command"]
+
+
+def test_an_address_where_nobody_answers_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("brc_pytorch.experiments.cluster._SECONDS_TO_CONNECT", 1)
+    with pytest.raises(ValueError, match="dask: expected the address of a scheduler that answers"):
+        sweep(RUNS, tmp_path, dask="tcp://127.0.0.1:1")
+    with pytest.raises(ValueError, match=r"such as tcp://.*, got 'nowhere://x:1': unknown"):
+        sweep(RUNS, tmp_path, dask="nowhere://x:1")
+
+
+def test_workers_of_several_threads_are_refused(tmp_path):
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
+        ) as cluster,
+        pytest.raises(ValueError, match=r"expected workers of one thread each .* got 2 threads"),
+    ):
+        sweep(RUNS, tmp_path, dask=cluster.scheduler_address)
