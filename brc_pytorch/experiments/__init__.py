@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 _missing = [
     name
-    for name in ("jinja2", "lightning", "matplotlib", "pandas", "rich", "typer")
+    for name in ("filelock", "jinja2", "lightning", "matplotlib", "pandas", "rich", "typer", "yaml")
     if not find_spec(name)
 ]
 if _missing:

@@ -6,7 +6,7 @@ import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, get_type_hints
@@ -27,10 +27,11 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from brc_pytorch.experiments.tasks import CELLS, TASKS, Task, cell_type, plural
+from brc_pytorch.experiments.tasks import CELLS, TASKS, Task, known_cell, plural
 
 # Lightning, pandas and matplotlib take seconds to import; `brc --help` does without them.
 if TYPE_CHECKING:
+    from brc_pytorch.experiments.locks import LockedError
     from brc_pytorch.experiments.sweep import Outcome
     from brc_pytorch.experiments.training import Progress as RunProgress
     from brc_pytorch.experiments.training import Run
@@ -68,9 +69,39 @@ Output = Annotated[
         rich_help_panel=_RUNNING,
     ),
 ]
-Jobs = Annotated[int, typer.Option(help="Runs trained at a time.", min=1, rich_help_panel=_RUNNING)]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        help="Runs trained at a time, each with its share of the cores.",
+        min=1,
+        show_default="1, or with CUDA one a device",
+        rich_help_panel=_RUNNING,
+    ),
+]
 Device = Annotated[
-    str, typer.Option(help="cpu, cuda or auto.", metavar="NAME", rich_help_panel=_RUNNING)
+    str,
+    typer.Option(
+        help="cpu, cuda (every device), cuda:1 (that one) or auto.",
+        metavar="NAME",
+        rich_help_panel=_RUNNING,
+    ),
+]
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        help="Train on the workers of the Dask cluster with this scheduler instead, "
+        "tcp://HOST:8786. They write to the same output folder.",
+        metavar="ADDRESS",
+        rich_help_panel=_RUNNING,
+    ),
+]
+TensorBoard = Annotated[
+    bool,
+    typer.Option(
+        "--tensorboard",
+        help="Also keep a log of every run for TensorBoard, beside its other files.",
+        rich_help_panel=_RUNNING,
+    ),
 ]
 Directory = Annotated[Path, typer.Argument(help="Output folder of an experiment.")]
 
@@ -96,17 +127,25 @@ def _command(task: type[Task]) -> Callable[..., None]:
     settings = {each.name: each for each in fields(task)}
     dimensions = {plural(name): settings.pop(name) for name in task.dimensions}
 
-    def command(cells: str, seeds: str, output: Path, jobs: int, device: str, **given: Any) -> None:  # noqa: ANN401 - as the settings are
+    def command(
+        cells: str,
+        seeds: str,
+        output: Path,
+        jobs: int | None,
+        device: str,
+        dask: str | None,
+        tensorboard: bool,
+        **given: Any,  # noqa: ANN401 - as the settings are
+    ) -> None:
         def plan() -> list[Task]:
-            lists = [_list(plural, given.pop(plural), int) for plural in dimensions]
-            tasks = [
+            lists = [_list(name, given.pop(name), int) for name in dimensions]
+            return [
                 task(**dict(zip(task.dimensions, values, strict=True)), **given)
                 for values in itertools.product(*lists)
             ]
-            tasks[0].prepare()  # the data of one are those of all
-            return tasks
 
-        _train(_planned(plan), cells, seeds, output, jobs, device)
+        runs = _runs(_planned(plan), cells, seeds)
+        _train({output: runs}, jobs=jobs, device=device, dask=dask, tensorboard=tensorboard)
 
     def joined(values: Iterable[object]) -> str:
         return ",".join(map(str, values))
@@ -114,11 +153,11 @@ def _command(task: type[Task]) -> Callable[..., None]:
     options: dict[str, tuple[Any, Any]] = {
         "cells": (Cells, _COMPARED),
         **{
-            plural: (
+            name: (
                 Annotated[str, _list_of("INT", each.metadata["help"])],
                 joined(each.metadata["compared"]),
             )
-            for plural, each in dimensions.items()
+            for name, each in dimensions.items()
         },
         "seeds": (Seeds, joined(task.seeds)),
         **{
@@ -126,8 +165,10 @@ def _command(task: type[Task]) -> Callable[..., None]:
             for name, each in settings.items()
         },
         "output": (Output, Path("results", task.name)),
-        "jobs": (Jobs, 1),
+        "jobs": (Jobs, None),
         "device": (Device, "auto"),
+        "dask": (Dask, None),
+        "tensorboard": (TensorBoard, False),
     }
     # What Typer reads of a function.
     command.__doc__ = (
@@ -147,6 +188,34 @@ def _command(task: type[Task]) -> Callable[..., None]:
 
 for _task in TASKS.values():
     app.command(_task.name)(_command(_task))
+
+
+@app.command("sweep")
+def sweep_command(
+    file: Annotated[Path, typer.Argument(help="A TOML or YAML file of experiments.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the experiments' folders. Stopped runs in them are continued, "
+            "finished ones kept.",
+            show_default="results/ and the file's name",
+            rich_help_panel=_RUNNING,
+        ),
+    ] = None,
+    jobs: Jobs = None,
+    device: Device = "auto",
+    dask: Dask = None,
+    tensorboard: TensorBoard = False,
+) -> None:
+    """Train all runs of the experiments that a file describes, each experiment into its own folder.
+
+    The same command continues runs that were stopped.
+    """
+    from brc_pytorch.experiments.sweep_file import read_sweep  # noqa: PLC0415 - see TYPE_CHECKING above
+
+    folder = Path("results", file.stem) if output is None else output
+    experiments = {folder / name: runs for name, runs in _planned(lambda: read_sweep(file)).items()}
+    _train(experiments, jobs=jobs, device=device, dask=dask, tensorboard=tensorboard)
 
 
 @app.command()
@@ -197,7 +266,8 @@ def main() -> None:
 
 
 def _fail(message: object, code: int = BAD_INPUT) -> NoReturn:
-    errors.print(f"[bold red]Error:[/] {message}", soft_wrap=True, highlight=False)
+    told = escape(str(message))  # what stands in brackets is no markup
+    errors.print(f"[bold red]Error:[/] {told}", soft_wrap=True, highlight=False)
     raise typer.Exit(code)
 
 
@@ -226,69 +296,83 @@ def _list(name: str, text: str, kind: Callable[[str], Value]) -> list[Value]:
         raise ValueError(f"{name}: expected whole numbers with commas, got {text!r}") from error
 
 
-def _known_cell(name: str) -> str:
-    """Return the name as it is spelt in `CELLS`, or of a cell that can be imported.
+def _runs(tasks: Sequence[Task], cells: str, seeds: str) -> "list[Run]":
+    """Make a run of every cell on every task with every seed."""
+    from brc_pytorch.experiments.training import Run  # noqa: PLC0415 - see TYPE_CHECKING above
 
-    Raises:
-        ValueError: If there is none.
-    """
-    spelt = {known.casefold(): known for known in CELLS}.get(name.casefold(), name)
-    cell_type(spelt)
-    return spelt
+    names = _planned(lambda: _list("cells", cells, known_cell))
+    numbers = _planned(lambda: _list("seeds", seeds, int))
+    # Seed by seed, so that a first comparison of all cells is there early.
+    return [Run(task, cell, seed) for seed, task, cell in itertools.product(numbers, tasks, names)]
 
 
 def _train(
-    tasks: Sequence[Task], cells: str, seeds: str, output: Path, jobs: int, device: str
+    experiments: "Mapping[Path, Sequence[Run]]",
+    *,
+    jobs: int | None,
+    device: str,
+    dask: str | None,
+    tensorboard: bool,
 ) -> None:
-    """Train every cell on every task with every seed, then show the table and the plots."""
+    """Train all runs, then show the table and the plots of each experiment."""
     from brc_pytorch.experiments import plots  # noqa: PLC0415 - see TYPE_CHECKING above
-    from brc_pytorch.experiments.sweep import claim_folder, sweep  # noqa: PLC0415
-    from brc_pytorch.experiments.training import Run, choose_device  # noqa: PLC0415
+    from brc_pytorch.experiments.sweep import check_folder, check_plan, sweep_all  # noqa: PLC0415
 
-    names = _planned(lambda: _list("cells", cells, _known_cell))
-    numbers = _planned(lambda: _list("seeds", seeds, int))
-    # Seed by seed, so that a first comparison of all cells is there early.
-    runs = [Run(task, cell, seed) for seed, task, cell in itertools.product(numbers, tasks, names)]
-    _planned(lambda: claim_folder(runs, output))
-    chosen = _planned(lambda: choose_device(device))
-    lists: dict[str, Iterable[object]] = {"cells": names, "seeds": numbers}
-    for key in tasks[0].dimensions:
-        lists[key] = dict.fromkeys(getattr(task, key) for task in tasks)
-    _print_settings(runs, lists, chosen.type, jobs, output)
+    def check() -> int | None:
+        for output, runs in experiments.items():
+            check_folder(runs, output)
+            runs[0].task.prepare()  # the data of one are those of all
+        return check_plan(jobs=jobs, device=device, dask=dask, tensorboard=tensorboard)
+
+    at_once = _planned(check)
+    for output, runs in experiments.items():
+        _print_settings(runs, output)
+    _print_plan(at_once, device, dask)
+    total = sum(map(len, experiments.values()))
     try:
-        with _Board(len(runs)) as board:
-            outcomes = sweep(
-                runs, output, jobs=jobs, device=device, report=board.show, finished=board.end
+        with _Board(total, several=len(experiments) > 1) as board:
+            outcomes = _planned(
+                lambda: sweep_all(
+                    experiments,
+                    jobs=jobs,
+                    device=device,
+                    dask=dask,
+                    tensorboard=tensorboard,
+                    report=board.show,
+                    waiting=board.wait,
+                    finished=board.end,
+                )
             )
     except KeyboardInterrupt:
         errors.print("\nStopped. The same command continues where it was.")
         raise typer.Exit(INTERRUPTED) from None
-    _print_table(output)
-    _print_paths(plots.plot(output))
+    for output in experiments:
+        console.print()
+        _print_table(output)
+        _print_paths(plots.plot(output))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if failed:
         _fail(
-            f"{len(failed)} of {len(runs)} runs failed, see above; the same command continues them",
+            f"{len(failed)} of {total} runs failed, see above; the same command continues them",
             FAILED,
         )
 
 
-def _print_settings(
-    runs: "Sequence[Run]", lists: dict[str, Iterable[object]], device: str, jobs: int, output: Path
-) -> None:
-    """Print every number that the results depend on."""
+def _print_settings(runs: "Sequence[Run]", output: Path) -> None:
+    """Print every number that the results of an experiment depend on."""
     from brc_pytorch.experiments.sweep import shared_settings  # noqa: PLC0415
 
     shared = shared_settings(runs[0])
     grid = Table.grid(padding=(0, 2))
     grid.title, grid.title_justify = f"[bold]{shared.pop('task')}[/]", "left"
-    for name, values in lists.items():
-        grid.add_row(name, ", ".join(map(str, values)))
+    for key, name in (("cell", "cells"), ("seed", "seeds")):
+        grid.add_row(name, _all_of(key, runs))
+    for key in runs[0].task.dimensions:
+        grid.add_row(key, _all_of(key, runs))
     for name, value in shared.items():
         shown = value if isinstance(value, (bool, str)) else f"{value:,}"
         grid.add_row(name.replace("_", " "), str(shown))
     grid.add_row("optimizer", "Adam")
-    grid.add_row("device", f"{device}, {torch.get_num_threads()} threads, {jobs} run(s) at a time")
     grid.add_row("output", str(output))
     console.print(grid, highlight=False)
     console.print()
@@ -313,6 +397,23 @@ def _print_table(directory: Path) -> None:
     console.print(grid, crop=False)
 
 
+def _all_of(key: str, runs: "Sequence[Run]") -> str:
+    return ", ".join(dict.fromkeys(str(run.settings[key]) for run in runs))
+
+
+def _print_plan(at_once: int | None, device: str, dask: str | None) -> None:
+    """Print where the runs are trained."""
+    if dask is not None:
+        where = f"on the Dask cluster at {dask}, one run a worker, device {device}"
+    else:
+        from brc_pytorch.experiments.executors import devices  # noqa: PLC0415
+
+        names = ", ".join(devices(device))
+        where = f"on {names}, {torch.get_num_threads()} threads, {at_once} run(s) at a time"
+    console.print(where, highlight=False, soft_wrap=True)
+    console.print()
+
+
 def _print_paths(paths: Iterable[Path]) -> None:
     for path in paths:
         console.print(str(path), soft_wrap=True, highlight=False)
@@ -321,7 +422,8 @@ def _print_paths(paths: Iterable[Path]) -> None:
 class _Board:
     """The progress bars: one for each run under way, and one for all runs."""
 
-    def __init__(self, runs: int) -> None:
+    def __init__(self, runs: int, *, several: bool) -> None:
+        self._several = several
         self._bars = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
@@ -334,8 +436,12 @@ class _Board:
             transient=True,
         )
         self._all = self._bars.add_task("all runs", total=runs, losses="", visible=runs > 1)
-        self._tasks: dict[str, TaskID] = {}
+        self._tasks: dict[Path, TaskID] = {}
         self._lock = threading.Lock()
+
+    def _name(self, directory: Path) -> str:
+        """Return the name of a run, with its experiment's where there are several."""
+        return f"{directory.parent.name}/{directory.name}" if self._several else directory.name
 
     def __enter__(self) -> "_Board":  # noqa: PYI034 - Self is not in Python 3.10
         self._bars.start()
@@ -349,27 +455,31 @@ class _Board:
         losses = "" if progress.loss is None else f"loss {progress.loss:.3f}"
         if progress.held_out is not None:
             losses += f" {progress.held_out_name} {progress.held_out:.3f}"
-        description = f"{progress.name} {progress.doing}".strip()
+        description = f"{self._name(progress.directory)} {progress.doing}".strip()
         with self._lock:
-            if progress.name not in self._tasks:
+            if progress.directory not in self._tasks:
                 # A continued run starts where it was, so that its speed is not overrated.
-                self._tasks[progress.name] = self._bars.add_task(
+                self._tasks[progress.directory] = self._bars.add_task(
                     description, completed=progress.iteration, losses=losses
                 )
             self._bars.update(
-                self._tasks[progress.name],
+                self._tasks[progress.directory],
                 description=description,
                 completed=progress.iteration,
                 total=progress.iterations,
                 losses=losses,
             )
 
+    def wait(self, error: "LockedError") -> None:
+        """Tell that another process trains a run."""
+        console.print(f"{error}; coming back to it", highlight=False, soft_wrap=True)
+
     def end(self, outcome: "Outcome") -> None:
         """Replace the bar of a run by a line that tells how it ended."""
-        name = outcome.run.name
+        name = self._name(outcome.directory)
         with self._lock:
-            if name in self._tasks:
-                self._bars.remove_task(self._tasks.pop(name))
+            if outcome.directory in self._tasks:
+                self._bars.remove_task(self._tasks.pop(outcome.directory))
             self._bars.advance(self._all)
         if outcome.error is not None:
             trace = "".join(traceback.format_exception(outcome.error))

@@ -102,6 +102,17 @@ def cell_type(name: str) -> CellType:
     return found  # type: ignore[no-any-return]  # what a user's module holds has no type here
 
 
+def known_cell(name: str) -> str:
+    """Return the name as it is spelt in `CELLS`, or of a cell that can be imported.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    spelt = {known.casefold(): known for known in CELLS}.get(name.casefold(), name)
+    cell_type(spelt)
+    return spelt
+
+
 def _keeps_pair(cell: nn.Module, input_size: int, hidden_size: int) -> bool:
     """Tell whether the state of a cell is a pair; one step shows where nothing else tells."""
     known = has_pair_state(cell)
@@ -198,6 +209,17 @@ def settings(task: "Task") -> dict[str, Any]:
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
 
 
+def check_type(name: str, value: object, kind: type) -> None:
+    """Refuse a value that is not of a kind; a whole number is a number, too.
+
+    Raises:
+        ValueError: If it is not; the message has the name.
+    """
+    allowed = (int, float) if kind is float else kind
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{name}: expected {_KINDS[kind]}, got {value!r}")
+
+
 def _check_settings(task: "Task", **least: float) -> None:
     """Refuse a task with a setting of another type, below its least value, or not of its choices.
 
@@ -211,9 +233,7 @@ def _check_settings(task: "Task", **least: float) -> None:
     types = get_type_hints(type(task))
     for each in fields(task):
         value, kind = getattr(task, each.name), types[each.name]
-        allowed = (int, float) if kind is float else kind
-        if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-            raise ValueError(f"{each.name}: expected {_KINDS[kind]}, got {value!r}")
+        check_type(each.name, value, kind)
         limit = least.get(each.name, each.metadata["least"])
         if kind in (int, float) and not value >= limit:  # NaN is refused, too
             raise ValueError(f"{each.name}: expected {limit} or more, got {value}")

@@ -135,7 +135,7 @@ def test_missing_images_are_told_in_one_line(brc, tmp_path):
         (["--lengths", "5,x"], "Error: lengths: expected whole numbers with commas, got '5,x'"),
         (["--lengths", "0"], "Error: length: expected 1 or more, got 0"),
         (["--seeds", "a"], "Error: seeds: expected whole numbers with commas, got 'a'"),
-        (["--device", "gpu"], "Error: device: expected auto, cpu or cuda, got 'gpu'"),
+        (["--device", "gpu"], "Error: device: expected auto, cpu, cuda or cuda:N, got 'gpu'"),
         (["--epochs", "0"], "Invalid value for '--epochs'"),
         (["--cell", "GRU"], "No such option"),
     ],
@@ -283,6 +283,102 @@ def test_a_stopped_command_goes_on_as_if_it_were_not(tmp_path, whole, outcome, h
     for cell in ("GRU", "nBRC"):
         name = f"{cell}-length30-layers1-seed0"
         assert outcome(tmp_path / "out" / name) == outcome(whole / name)
+
+
+@pytest.mark.slow
+def test_two_commands_at_a_time_divide_the_runs(tmp_path, whole, outcome):
+    commands = [start(tmp_path, "out", "--seeds", "0,1") for _ in range(2)]
+    finished = []
+    for process in commands:
+        said, errors = process.communicate(timeout=240)
+        assert (process.returncode, errors) == (0, ""), said
+        finished += re.findall(r"(\S+) is finished", said)
+    # Each is trained once, by either.
+    names = sorted(
+        f"{cell}-length30-layers1-seed{seed}" for cell in ("GRU", "nBRC") for seed in "01"
+    )
+    assert sorted(set(finished)) == names
+    for name in names:
+        config = json.loads((tmp_path / "out" / name / "config.json").read_text())
+        assert len(config["starts"]) == 1
+    for name in names:
+        if name.endswith("seed0"):
+            assert outcome(tmp_path / "out" / name) == outcome(whole / name)
+    left = {path.suffix for path in (tmp_path / "out").iterdir() if path.is_file()}
+    assert left == {".json", ".png", ".svg"}  # no lock, nothing half written
+
+
+SWEEP = """
+[copying]
+task = "copy-first-input"
+cells = ["GRU", "own_cells:Pair"]
+seeds = 0
+length = [3, 4]
+layers = 1
+hidden_size = 4
+train_size = 20
+test_size = 10
+batch_size = 10
+epochs = 2
+
+[adding]
+task = "binary-addition"
+cells = "BRC"
+seeds = [0, 1]
+hidden_size = 4
+max_length = 4
+epochs_per_length = 1
+train_size = 20
+validation_size = 10
+test_size = 10
+max_test_length = 6
+"""
+
+
+@pytest.mark.usefixtures("own_cells")
+def test_a_sweep_trains_the_experiments_of_a_file(brc, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.toml").write_text(SWEEP)
+    code, said = brc("sweep", "small.toml", "--tensorboard")
+    assert code == 0
+    assert "copying/own_cells.Pair-length4-layers1-seed0 is finished" in said
+    assert "adding/BRC-layers1-seed1 is finished" in said
+    assert "best test loss" in said
+    assert "right at 3-4" in said
+    output = tmp_path / "results/small"
+    assert len(list(output.glob("*/*/tensorboard/*"))) == 6
+    assert {path.parent.name for path in output.glob("*/experiment.json")} == {"copying", "adding"}
+
+    code, said = brc("sweep", "small.toml", "--output", output)
+    assert code == 0
+    assert said.count("was finished before") == 6
+
+
+@pytest.mark.usefixtures("own_cells")
+def test_a_bad_sweep_is_told_in_one_line_before_anything_is_trained(brc, tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SWEEP.replace("max_length", "max_lenght"))
+    code, said = brc("sweep", path, "--output", tmp_path / "out")
+    assert code == 2
+    assert said.startswith(f"Error: {path}: adding: max_lenght: expected a setting of binary-add")
+    assert said.endswith("did you mean max_length?\n")
+    path.write_text(SWEEP)
+    code, said = brc("sweep", path, "--output", tmp_path / "out", "--jobs", 2, "--dask", "tcp://x")
+    assert code == 2
+    assert "Error: jobs: expected none with dask" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_packages_of_an_option_are_named(brc, tmp_path, monkeypatch):
+    monkeypatch.setattr("brc_pytorch.experiments.sweep.find_spec", lambda _: None)
+    for option, package, extra in (
+        (("--dask", "tcp://127.0.0.1:8786"), "distributed", "cluster"),
+        (("--tensorboard",), "tensorboard", "tensorboard"),
+    ):
+        code, said = brc(*COPY, tmp_path / "out", *option)
+        assert code == 2
+        assert f"expected the package {package} to be installed" in said
+        assert f'pip install "brc_pytorch[{extra}]"' in said
 
 
 def test_a_missing_extra_is_named():
