@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from brc_pytorch.experiments.cli import app
+from brc_pytorch.experiments.sweep_file import read_sweep
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "brc_pytorch").rglob("*.py"))
@@ -47,6 +48,30 @@ def test_document_examples(code, tmp_path, monkeypatch):
 
 def test_the_examples_are_found():
     assert len(BLOCKS) >= 4
+
+
+def blocks(*languages):
+    """The code blocks of the documents that are in one of the languages."""
+    pattern = re.compile(rf"^```({'|'.join(languages)})\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    return [
+        pytest.param(language, code, id=f"{path.relative_to(ROOT)}-{number}")
+        for path in DOCUMENTS
+        for number, (language, code) in enumerate(pattern.findall(path.read_text(encoding="utf-8")))
+    ]
+
+
+@pytest.mark.parametrize(("language", "code"), blocks("toml", "yaml"))
+def test_documented_sweeps_are_read(language, code, tmp_path, monkeypatch):
+    (tmp_path / "leaky.py").write_text("class LeakyCell: ...")  # the cell of the README's own
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / f"sweep.{language}"
+    path.write_text(code)
+    assert len(read_sweep(path)["copying"]) == 4 * 3 * 3
+
+
+@pytest.mark.parametrize(("language", "code"), blocks("py"))
+def test_examples_that_cannot_run_here_are_python(language, code):
+    compile(code, language, "exec")
 
 
 COMMANDS = [
