@@ -17,10 +17,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from brc_pytorch.ops import reference
-from brc_pytorch.ops.library import Backend, Recurrence, mixes_dtypes, register_backend
+from brc_pytorch.ops.fallback import (
+    Inputs,
+    differentiable_gradients,
+    needs_reference,
+    reference_for,
+)
+from brc_pytorch.ops.library import Backend, mixes_dtypes, register_backend
 
 # Gates that take at most this many products a unit are computed again in the backward pass: that
 # is faster than writing and reading them, and (T, B, 2H) less to hold.
@@ -120,9 +124,6 @@ def _pointer(tensor: Tensor | None) -> int | None:
 
 def _dense(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
-
-
-_Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, bool]
 
 
 class _Call:
@@ -249,7 +250,7 @@ def _scan_backward(
 def _scan_backward_over_gates(
     grad_output: Tensor | None,
     grad_last: Tensor | None,
-    inputs: _Inputs,
+    inputs: Inputs,
     output: Tensor,
     gates: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -266,7 +267,7 @@ def _scan_backward_over_gates(
 def _write_gradients(
     grad_output: Tensor | None,
     grad_last: Tensor | None,
-    inputs: _Inputs,
+    inputs: Inputs,
     output: Tensor,
     gates: Tensor | None,
     gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
@@ -292,10 +293,6 @@ def _write_gradients(
     _raise_on(_kernels.brc_backward(call.layer, arguments))
 
 
-def _reference(memory: Tensor) -> Recurrence:
-    return reference.nbrc_scan if memory.dim() == 2 else reference.brc_scan  # noqa: PLR2004
-
-
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401 - autograd's own
     *tensors, ctx.reverse, ctx.keeps_gates, ctx.may_overwrite = inputs
     ctx.set_materialize_grads(False)  # a gradient that is not there stays None, not zeros (T, B, H)
@@ -312,10 +309,10 @@ def _backward(
     needed = ctx.needs_input_grad
     if grad_output is None and grad_last is None:
         return (None,) * len(needed)
+    inputs = (*tensors, ctx.reverse)
     if torch.is_grad_enabled():
-        return _differentiable_backward(ctx, grad_output, grad_last)
+        return differentiable_gradients(inputs, (grad_output, grad_last), needed)
     if ctx.may_overwrite and needed[0] and _can_overwrite(gates, tensors[0]):
-        inputs = (*tensors, ctx.reverse)
         gradients = _scan_backward_over_gates(grad_output, grad_last, inputs, output, gates)
     else:
         gradients = torch.ops.brc_pytorch.scan_backward(
@@ -348,37 +345,6 @@ def _can_overwrite(gates: Tensor, input: Tensor) -> bool:
     )
 
 
-def _differentiable_backward(
-    ctx: Any,  # noqa: ANN401 - autograd's own
-    grad_output: Tensor | None,
-    grad_last: Tensor | None,
-) -> tuple[Tensor | None, ...]:
-    """Gradients that can themselves be differentiated: those of the reference."""
-    *saved, bias, lengths, _output, _last, _gates = ctx.saved_tensors
-    # A view each: a tensor that is passed twice gets two gradients.
-    input, h_0, kernel, memory = (tensor.view_as(tensor) for tensor in saved)
-    bias = None if bias is None else bias.view_as(bias)
-    tensors = (input, h_0, kernel, memory, bias)
-    results = _reference(memory)(input, h_0, kernel, memory, bias, lengths, ctx.reverse)
-    known = [
-        (r, g) for r, g in zip(results, (grad_output, grad_last), strict=True) if g is not None
-    ]
-    needed = {
-        place: tensor
-        for place, tensor in enumerate(tensors)
-        if tensor is not None and ctx.needs_input_grad[place]
-    }
-    gradients = torch.autograd.grad(
-        [result for result, _ in known],
-        list(needed.values()),
-        [gradient for _, gradient in known],
-        create_graph=True,
-        allow_unused=True,
-    )
-    found = dict(zip(needed, gradients, strict=True))
-    return tuple(found.get(place) for place in range(len(ctx.needs_input_grad)))
-
-
 def _run(
     input: Tensor,
     h_0: Tensor,
@@ -389,8 +355,8 @@ def _run(
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
     """Both recurrences: the memory's shape tells which."""
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:  # noqa: SLF001 - nothing public tells
-        return _reference(memory)(input, h_0, kernel, memory, bias, lengths, reverse)
+    if needs_reference():
+        return reference_for(memory)(input, h_0, kernel, memory, bias, lengths, reverse)
     if input.dtype not in _COMPUTED or mixes_dtypes(input.device):
         # Under autocast the dtypes may differ; the output's is the input's, as nn.GRU's is.
         dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
