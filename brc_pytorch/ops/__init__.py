@@ -1,6 +1,7 @@
 """Floor 1: the recurrences as functions of tensors."""
 
 from brc_pytorch.ops import cpu as cpu
+from brc_pytorch.ops import cuda as cuda
 from brc_pytorch.ops.library import backend, backend_for, brc, nbrc
 from brc_pytorch.ops.reference import (
     brc_gates,

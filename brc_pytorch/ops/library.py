@@ -50,7 +50,14 @@ class Backend:
 _backends = {"reference": Backend(None, reference.brc_scan, reference.nbrc_scan)}
 # A plain global, as torch.backends' flags are: torch.compile cannot trace a ContextVar.
 _forced: str | None = None
-_has_said = False
+# Kinds of device that a backend can be had for, and what brings it.
+_MISSING = {
+    "cpu": "this installation of brc_pytorch has no compiled kernels for the CPU: the cells work, "
+    "about ten times slower; `pip install brc_pytorch` with a C++ compiler builds them",
+    "cuda": "this installation has no Triton, in which brc_pytorch's kernels for GPUs are written: "
+    "the cells work, step by step and much slower; `pip install triton` brings it",
+}
+_said: set[str] = set()
 
 
 def register_backend(name: str, implementation: Backend) -> None:
@@ -130,21 +137,15 @@ def backend_for(device: torch.device) -> str:
 
 def _select(device: torch.device) -> Backend:
     name = backend_for(device)
-    if name == "reference" and _forced is None and device.type == "cpu":
-        _say_once_that_kernels_are_missing()
+    if name == "reference" and _forced is None and device.type in _MISSING:
+        _say_once_that_kernels_are_missing(device.type)
     return _backends[name]
 
 
-def _say_once_that_kernels_are_missing() -> None:
-    global _has_said  # noqa: PLW0603 - once a process
-    if not _has_said and not torch.compiler.is_compiling():
-        _has_said = True
-        warnings.warn(
-            "this installation of brc_pytorch has no compiled kernels for the CPU: the cells work, "
-            "about ten times slower; `pip install brc_pytorch` with a C++ compiler builds them",
-            RuntimeWarning,
-            stacklevel=5,
-        )
+def _say_once_that_kernels_are_missing(device_type: str) -> None:
+    if device_type not in _said and not torch.compiler.is_compiling():
+        _said.add(device_type)
+        warnings.warn(_MISSING[device_type], RuntimeWarning, stacklevel=5)
 
 
 def mixes_dtypes(device: torch.device) -> bool:

@@ -440,7 +440,7 @@ def test_an_output_changed_in_place_is_noticed(recurrence):
 
 def test_missing_kernels_are_announced_once(monkeypatch):
     monkeypatch.setattr(library, "_backends", {"reference": library._backends["reference"]})
-    monkeypatch.setattr(library, "_has_said", False)
+    monkeypatch.setattr(library, "_said", set())
     with pytest.warns(RuntimeWarning, match="no compiled kernels"):
         ops.nbrc(*arguments("nbrc"))
     ops.nbrc(*arguments("nbrc"))

@@ -128,3 +128,12 @@ def test_compiles_without_a_graph_break():
     given = arguments()
     compiled = torch.compile(ops.nbrc, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(**given), ops.nbrc(**given))
+
+
+def test_a_missing_triton_is_announced_once(monkeypatch):
+    monkeypatch.setattr(library, "_backends", {"reference": library._backends["reference"]})
+    monkeypatch.setattr(library, "_said", set())
+    gpu = torch.device("cuda")
+    with pytest.warns(RuntimeWarning, match="no Triton"):
+        assert library._select(gpu) is library._backends["reference"]
+    library._select(gpu)  # a second warning would be an error

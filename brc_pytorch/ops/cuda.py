@@ -1,0 +1,456 @@
+"""The recurrences on GPUs: Triton kernels, wrapped as torch operators, registered for CUDA.
+
+The products with what is known beforehand are cuBLAS': U x for all steps at hand, and from the
+gradients of the gates' arguments those of the input and the weights. The kernels of
+:mod:`brc_pytorch.ops.triton_kernels` walk over time. Triton comes with torch's CUDA builds; it is
+imported when the first tensor arrives on a GPU.
+
+A sequence is walked in spans of steps, so that what one span needs beside the states stays small
+and near: the gates are not kept for the backward pass but computed again, span by span, from the
+input and the states.
+
+Symbols: T time, B batch, I input size, H hidden size; the tensors are those of
+:mod:`brc_pytorch.ops.reference`.
+"""
+
+import importlib.util
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from brc_pytorch.ops.fallback import (
+    Inputs,
+    differentiable_gradients,
+    needs_reference,
+    reference_for,
+)
+from brc_pytorch.ops.library import Backend, mixes_dtypes, register_backend
+from brc_pytorch.ops.reference import mask_padding
+
+# The projected input of one span: with the states beside it, it stays in the second-level cache
+# (40 MiB on an A100, 50 on an H100) between the product that writes it and the kernel.
+_SPAN_BYTES = 32 * 2**20
+# A program that waits for memory more than it computes: one warp, and a column for each thread.
+_COLUMNS_OPTIONS = {"block": 32, "num_warps": 1, "enable_fp_fusion": True}
+# The weights of the nBRC that a multiprocessor's 64 Ki registers hold beside all else.
+_RESIDENT_BYTES = 128 * 2**10
+# With 255 registers a thread, eight warps have all of them; more warps would spill more.
+_RESIDENT_WARPS = 8
+# Weights of two bytes are packed for this block, and most lie in the first-level cache.
+_PACKED_BLOCK = 256
+# A row has a multiprocessor to itself; from some rows on products of all rows at once are faster.
+_RESIDENT_ROWS = 2048
+
+
+@contextmanager
+def _launching_on(tensor: Tensor) -> Iterator[None]:
+    """Launch on a tensor's GPU, and let no autocast choose other types than the tensors have."""
+    device = torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
+    with device, torch.autocast(tensor.device.type, enabled=False):
+        yield
+
+
+def _computed_in(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _spans(inputs: Inputs) -> list[tuple[int, int]]:
+    """First time and number of steps of each span, in the order of the forward pass."""
+    input, _, kernel, *_, reverse = inputs
+    steps, batch, _ = input.shape
+    count = math.ceil(steps * batch * kernel.shape[1] * input.itemsize / _SPAN_BYTES)
+    size = math.ceil(steps / max(count, 1))
+    spans = [(first, min(size, steps - first)) for first in range(0, steps, size)]
+    return spans[::-1] if reverse else spans
+
+
+def _resident_block(hidden: int, batch: int, dtype: torch.dtype) -> int | None:
+    """Units of a program that keeps the nBRC's weights on chip, a power of 2; None if too many."""
+    block = max(16, 1 << (hidden - 1).bit_length())
+    fits = 2 * block**2 * dtype.itemsize <= _RESIDENT_BYTES
+    packs = dtype.itemsize == 2 and block == _PACKED_BLOCK  # noqa: PLR2004 - two bytes
+    return block if (fits or packs) and batch <= _RESIDENT_ROWS else None
+
+
+def _resident_options(block: int, dtype: torch.dtype) -> dict[str, Any]:
+    packed = block == _PACKED_BLOCK
+    words = block**2 // 2 if packed else 2 * block**2 * max(dtype.itemsize // 4, 1)
+    warps = min(max(1, words // 2048), _RESIDENT_WARPS)
+    return {"block": block, "packed": packed, "num_warps": warps, "enable_fp_fusion": True}
+
+
+def _tiles(memory: Tensor, block: int, transposed: bool) -> Tensor:
+    """W_c and W_a padded with zeros, (2, block, block), or with two rows in a word, int32."""
+    hidden = memory.shape[0]
+    tiles = memory.new_zeros(2, block, block)
+    weights = memory.view(hidden, 2, hidden).movedim(1, 0)
+    tiles[:, :hidden, :hidden] = weights.mT if transposed else weights
+    if block < _PACKED_BLOCK:
+        return tiles
+    pairs = tiles.view(2, block // 2, 2, block).movedim(2, 3).contiguous()
+    return pairs.view(torch.int32).squeeze(-1)
+
+
+def _drive(input: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """U_c x + b_c, U_a x + b_a and U x side by side, (count, B, 3H), in one product."""
+    rows = input.flatten(0, 1)
+    if bias is None:
+        drive = rows @ kernel
+    else:
+        drive = torch.addmm(F.pad(bias, (0, kernel.shape[1] - bias.shape[0])), rows, kernel)
+    return drive.view(*input.shape[:2], -1)
+
+
+def _prepare(inputs: Inputs) -> Inputs:
+    """The same inputs as the kernels read them."""
+    input, h_0, kernel, memory, bias, lengths, reverse = inputs
+    if lengths is not None:
+        lengths = lengths.to(input.device).clamp(0, input.shape[0]).to(torch.int32).contiguous()
+    return input, h_0.contiguous(), kernel, memory.contiguous(), bias, lengths, reverse
+
+
+def _scan_outputs(
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,  # noqa: ARG001 - the operator's signature
+    memory: Tensor,  # noqa: ARG001
+    bias: Tensor | None,  # noqa: ARG001
+    lengths: Tensor | None,  # noqa: ARG001
+    reverse: bool,  # noqa: ARG001
+) -> tuple[Tensor, Tensor]:
+    """Return new tensors of the outputs' shapes: h (T, B, H) and its last (B, H)."""
+    steps, batch, _ = input.shape
+    hidden = h_0.shape[1]
+    return input.new_empty(steps, batch, hidden), input.new_empty(batch, hidden)
+
+
+def _scan(
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    inputs = _prepare((input, h_0, kernel, memory, bias, lengths, reverse))
+    output, last = _scan_outputs(*inputs)
+    if output.numel() > 0:
+        with _launching_on(input):
+            _write_outputs(inputs, output, last)
+    return output, last
+
+
+def _columns_grid(output: Tensor) -> tuple[int]:
+    _, batch, hidden = output.shape
+    return (math.ceil(batch * hidden / _COLUMNS_OPTIONS["block"]),)
+
+
+def _forward_walk(inputs: Inputs, state: Tensor, output: Tensor) -> Callable[[Tensor, int], None]:
+    """How this layer walks over a span: from its drive and first time to states and output."""
+    from brc_pytorch.ops import triton_kernels as kernels  # noqa: PLC0415 - where a GPU is in use
+
+    memory, lengths, reverse = inputs[3], inputs[5], inputs[6]
+    steps, batch, hidden = output.shape
+    if memory.dim() == 1:
+
+        def walk_columns(drive: Tensor, first: int) -> None:
+            kernels.brc_forward[_columns_grid(output)](
+                *(drive, memory, state, output, lengths, first, len(drive), steps, batch, hidden),
+                **{"reverse": reverse, **_COLUMNS_OPTIONS},
+            )
+
+        return walk_columns
+
+    block = _resident_block(hidden, batch, output.dtype)
+    if block is not None:
+        tiles = _tiles(memory, block, transposed=False)
+        options = {"reverse": reverse, **_resident_options(block, output.dtype)}
+
+        def walk_rows(drive: Tensor, first: int) -> None:
+            kernels.nbrc_forward[batch,](
+                *(drive, tiles, state, output, lengths, first, len(drive), steps, batch, hidden),
+                **{"zero": 0, **options},
+            )
+
+        return walk_rows
+
+    narrow = state.to(output.dtype)
+    feedback = output.new_empty(batch, 2 * hidden)
+
+    def walk_steps(drive: Tensor, first: int) -> None:
+        order = range(len(drive))
+        for step in reversed(order) if reverse else order:
+            torch.mm(narrow, memory, out=feedback)
+            kernels.nbrc_forward_step[_columns_grid(output)](
+                *(drive, feedback, state, narrow, output, lengths),
+                *(step, first, steps, batch, hidden),
+                **_COLUMNS_OPTIONS,
+            )
+
+    return walk_steps
+
+
+def _write_outputs(inputs: Inputs, output: Tensor, last: Tensor) -> None:
+    input, h_0, kernel, _, bias, _, _ = inputs
+    state = h_0.to(_computed_in(h_0.dtype), copy=True)
+    walk = _forward_walk(inputs, state, output)
+    for first, count in _spans(inputs):
+        walk(_drive(input[first : first + count], kernel, bias), first)
+    last.copy_(state)
+
+
+def _scan_gradients(
+    grad_output: Tensor | None,  # noqa: ARG001 - the operator's signature
+    grad_last: Tensor | None,  # noqa: ARG001
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,  # noqa: ARG001
+    reverse: bool,  # noqa: ARG001
+    output: Tensor,  # noqa: ARG001
+    input_needs_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return new tensors of the gradients' shapes; (0,) for one that is not there."""
+    return (
+        input.new_empty(input.shape if input_needs_grad else (0,)),
+        h_0.new_empty(h_0.shape),
+        kernel.new_empty(kernel.shape),
+        memory.new_empty(memory.shape),
+        kernel.new_empty((0,) if bias is None else bias.shape),
+    )
+
+
+def _scan_backward(
+    grad_output: Tensor | None,
+    grad_last: Tensor | None,
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    output: Tensor,
+    input_needs_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    inputs = _prepare((input, h_0, kernel, memory, bias, lengths, reverse))
+    gradients = _scan_gradients(grad_output, grad_last, *inputs, output, input_needs_grad)
+    if output.numel() == 0:
+        for gradient in gradients:
+            gradient.zero_()
+        if grad_last is not None:
+            gradients[1].copy_(grad_last)
+        return gradients
+    with _launching_on(input):
+        _write_gradients(inputs, output.contiguous(), grad_output, grad_last, gradients)
+    return gradients
+
+
+def _states_before(inputs: Inputs, output: Tensor, first: int, count: int) -> Tensor:
+    """The states that the steps of a span start from, (count, B, H)."""
+    h_0, lengths, reverse = inputs[1], inputs[5], inputs[6]
+    if not reverse:
+        if first > 0:
+            return output[first - 1 : first - 1 + count]
+        return torch.cat((h_0.unsqueeze(0), output[: count - 1]))
+    states = output[first + 1 : first + 1 + count]
+    if first + count == len(output):
+        states = torch.cat((states, h_0.unsqueeze(0)))
+    if lengths is None:
+        return states
+    times = torch.arange(first, first + count, device=output.device)
+    begins = times.unsqueeze(1) == lengths - 1
+    return torch.where(begins.unsqueeze(-1), h_0, states)
+
+
+def _backward_walk(
+    inputs: Inputs,
+    output: Tensor,
+    grad_output: Tensor | None,
+    grad_state: Tensor,
+    sums: Tensor | None,
+) -> Callable[[Tensor, Tensor | None, int], None]:
+    """How this layer walks back over a span: from its gates, states before and first time.
+
+    The gradients of the gates' arguments take the gates' place; ``sums`` are those of the BRC.
+    """
+    from brc_pytorch.ops import triton_kernels as kernels  # noqa: PLC0415 - where a GPU is in use
+
+    _, h_0, _, memory, _, lengths, reverse = inputs
+    steps, batch, hidden = output.shape
+    cotangent = (grad_output, *((0, 0, 0) if grad_output is None else grad_output.stride()))
+    if sums is not None:
+
+        def walk_columns(gates: Tensor, states: Tensor | None, first: int) -> None:  # noqa: ARG001 - it finds them in the output
+            kernels.brc_backward[_columns_grid(output)](
+                *(gates, memory, h_0, output, *cotangent, grad_state, sums),
+                *(lengths, first, len(gates), steps, batch, hidden),
+                **{"reverse": reverse, **_COLUMNS_OPTIONS},
+            )
+
+        return walk_columns
+
+    block = _resident_block(hidden, batch, output.dtype)
+    if block is not None:
+        tiles = _tiles(memory, block, transposed=True)
+        options = {"reverse": reverse, **_resident_options(block, output.dtype)}
+
+        def walk_rows(gates: Tensor, states: Tensor | None, first: int) -> None:
+            kernels.nbrc_backward[batch,](
+                *(gates, tiles, states, *cotangent, grad_state),
+                *(lengths, first, len(gates), steps, batch, hidden),
+                **{"zero": 0, **options},
+            )
+
+        return walk_rows
+
+    def walk_steps(gates: Tensor, states: Tensor | None, first: int) -> None:
+        feedback = output.new_zeros(batch, hidden)
+        order = range(len(gates))
+        for step in order if reverse else reversed(order):
+            kernels.nbrc_backward_step[_columns_grid(output)](
+                *(gates, feedback, states, *cotangent, grad_state),
+                *(lengths, step, first, steps, batch, hidden),
+                **_COLUMNS_OPTIONS,
+            )
+            torch.mm(gates[step, :, : 2 * hidden], memory.t(), out=feedback)
+        grad_state.add_(feedback)
+
+    return walk_steps
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total.add_(left @ right)
+
+
+def _write_gradients(
+    inputs: Inputs,
+    output: Tensor,
+    grad_output: Tensor | None,
+    grad_last: Tensor | None,
+    gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+) -> None:
+    input, h_0, kernel, memory, bias, lengths, _ = inputs
+    grad_input, grad_h_0, grad_kernel, grad_memory, grad_bias = gradients
+    batch, hidden = h_0.shape
+    zeros = partial(torch.zeros, dtype=_computed_in(input.dtype), device=input.device)
+    grad_state = zeros(h_0.shape)
+    if grad_last is not None:
+        grad_state.copy_(grad_last)
+    full = memory.dim() == 2  # noqa: PLR2004 - (H, 2H) in the nBRC, (2H) in the BRC
+    sums = None if full else zeros((5, batch, hidden))
+    total_kernel = zeros(kernel.shape)
+    total_memory = zeros(memory.shape)
+    total_bias = zeros((3 * hidden,))
+
+    walk = _backward_walk(inputs, output, grad_output, grad_state, sums)
+    for first, count in reversed(_spans(inputs)):
+        part = input[first : first + count]
+        if lengths is not None:
+            part, _ = mask_padding(part, lengths - first)
+        gates = _drive(part, kernel, bias)
+        flat_gates = gates.flatten(0, 1)
+        states = None
+        if full:
+            states = _states_before(inputs, output, first, count)
+            flat_states = states.flatten(0, 1)
+            flat_gates[:, : 2 * hidden].addmm_(flat_states, memory)
+        walk(gates, states, first)  # from here on the gates are their arguments' gradients
+        if full:
+            _add_product(total_memory, flat_states.t(), flat_gates[:, : 2 * hidden])
+            if bias is not None:
+                total_bias += flat_gates.sum(0, dtype=total_bias.dtype)
+        flat_input = part.flatten(0, 1)
+        _add_product(total_kernel, flat_input.t(), flat_gates)
+        if grad_input.dim() == input.dim():  # otherwise nobody asks for it
+            flat_grad = grad_input[first : first + count].flatten(0, 1)
+            torch.mm(flat_gates, kernel.t(), out=flat_grad)
+
+    if sums is not None:
+        total = sums.sum(1)
+        total_bias, total_memory = total[:3].flatten(), total[3:].flatten()
+    grad_h_0.copy_(grad_state)
+    grad_kernel.copy_(total_kernel)
+    grad_memory.copy_(total_memory)
+    grad_bias.copy_(total_bias[: grad_bias.shape[0]])
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401 - autograd's own
+    *tensors, ctx.reverse = inputs
+    ctx.set_materialize_grads(False)  # a gradient that is not there stays None, not zeros (T, B, H)
+    ctx.save_for_backward(*tensors, output[0])
+
+
+def _backward(
+    ctx: Any,  # noqa: ANN401 - autograd's own
+    grad_output: Tensor | None,
+    grad_last: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    *tensors, output = ctx.saved_tensors
+    needed = ctx.needs_input_grad
+    if grad_output is None and grad_last is None:
+        return (None,) * len(needed)
+    inputs = (*tensors, ctx.reverse)
+    if torch.is_grad_enabled():
+        return differentiable_gradients(inputs, (grad_output, grad_last), needed)
+    gradients = torch.ops.brc_pytorch.cuda_scan_backward(
+        grad_output, grad_last, *inputs, output, needed[0]
+    )
+    wanted = (g if need else None for g, need in zip(gradients, needed, strict=False))
+    return (*wanted, None, None)
+
+
+def _run(
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """Both recurrences: the memory's shape tells which."""
+    if needs_reference():
+        return reference_for(memory)(input, h_0, kernel, memory, bias, lengths, reverse)
+    if mixes_dtypes(input.device):
+        # Under autocast the dtypes may differ; the output's is the input's, as nn.GRU's is.
+        h_0, kernel, memory = (tensor.to(input.dtype) for tensor in (h_0, kernel, memory))
+        bias = None if bias is None else bias.to(input.dtype)
+    output, last = torch.ops.brc_pytorch.cuda_scan(
+        input, h_0, kernel, memory, bias, lengths, reverse
+    )
+    return output, last
+
+
+if importlib.util.find_spec("triton") is not None:
+    _ops: Any = torch.library.Library("brc_pytorch", "FRAGMENT")  # type: ignore[no-untyped-call]
+    _ops.define(
+        "cuda_scan(Tensor input, Tensor h_0, Tensor kernel, Tensor memory, Tensor? bias,"
+        " Tensor? lengths, bool reverse) -> (Tensor output, Tensor last)"
+    )
+    _ops.define(
+        "cuda_scan_backward(Tensor? grad_output, Tensor? grad_last, Tensor input, Tensor h_0,"
+        " Tensor kernel, Tensor memory, Tensor? bias, Tensor? lengths, bool reverse,"
+        " Tensor output, bool input_needs_grad) -> (Tensor grad_input,"
+        " Tensor grad_h_0, Tensor grad_kernel, Tensor grad_memory, Tensor grad_bias)"
+    )
+    _ops.impl("cuda_scan", _scan, "CUDA")
+    _ops.impl("cuda_scan_backward", _scan_backward, "CUDA")
+    torch.library.register_fake("brc_pytorch::cuda_scan", _scan_outputs, lib=_ops)
+    torch.library.register_fake("brc_pytorch::cuda_scan_backward", _scan_gradients, lib=_ops)
+    torch.library.register_autograd(
+        "brc_pytorch::cuda_scan", _backward, setup_context=_setup_context, lib=_ops
+    )
+    register_backend("cuda", Backend("cuda", _run, _run))
