@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow test-kernels check demo clean
+.PHONY: help setup test test-slow test-kernels test-triton check demo clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test-kernels: setup  ## run the compiled kernels' own tests under AddressSanitiz
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DBRC_SANITIZE=ON -DBRC_TESTS=ON
 	$(BIN)/cmake --build build/sanitize --target brc_tests
 	build/sanitize/brc_tests
+
+# Triton reads the variable when it is imported: the interpreter needs a process of its own.
+test-triton: setup  ## run the GPU kernels in Triton's interpreter, on the CPU
+	TRITON_INTERPRET=1 $(BIN)/pytest tests/ops/test_cuda.py
 
 # Small enough for a few minutes on two cores: fewer units, samples and epochs than the published runs.
 demo: setup  ## run both benchmarks, small, and draw their plots

@@ -1,0 +1,183 @@
+"""The Triton kernels compiled for GPUs, without one: what every call launches, to machine code."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from brc_pytorch.ops import cuda
+
+triton = pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("an interpreted kernel is not compiled", allow_module_level=True)
+
+from triton.backends.compiler import GPUTarget  # noqa: E402 - where there is Triton
+from triton.compiler import ASTSource  # noqa: E402 - the same
+
+from brc_pytorch.ops import triton_kernels  # noqa: E402 - the same
+
+KERNELS = [
+    "brc_forward",
+    "brc_backward",
+    "nbrc_forward",
+    "nbrc_backward",
+    "nbrc_forward_step",
+    "nbrc_backward_step",
+]
+TYPES = {
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.int32: "*i32",
+}
+SHARED_MEMORY = 99 * 2**10  # what a program may have on compute capability 8.6
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """What is launched instead of being launched: by its name, the kernel and its arguments."""
+    recorded = {}
+
+    class Recorder:
+        def __init__(self, kernel):
+            self.kernel = kernel
+
+        def __getitem__(self, grid):
+            def launch(*args, **options):
+                recorded[self.kernel.__name__] = (self.kernel, args, options)
+
+            return launch
+
+    for name in KERNELS:
+        monkeypatch.setattr(triton_kernels, name, Recorder(getattr(triton_kernels, name)))
+    return recorded
+
+
+def compile_for(capability, kernel, args, options):
+    """Compile as a launch on such a GPU would, with what it specialises by the arguments."""
+    given = dict(zip(kernel.arg_names, args, strict=False))
+    given |= {name: value for name, value in options.items() if name in kernel.arg_names}
+    options = {name: value for name, value in options.items() if name not in kernel.arg_names}
+    signature, constants, attributes = {}, {}, {}
+    for place, parameter in enumerate(kernel.params):
+        value = given[parameter.name]
+        signature[parameter.name] = "i32"
+        if isinstance(value, torch.Tensor):
+            signature[parameter.name] = TYPES[value.dtype]
+            attributes[(place,)] = [["tt.divisibility", 16]]
+        elif value is None or parameter.is_constexpr:
+            signature[parameter.name] = "constexpr"
+            constants[(place,)] = value
+        elif not parameter.do_not_specialize and value == 1:
+            signature[parameter.name] = "constexpr"
+            constants[(place,)] = 1
+        elif not parameter.do_not_specialize and value % 16 == 0:
+            attributes[(place,)] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature, constants, attributes)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def stack_bytes(compiled, tmp_path):
+    """The bytes a thread has in memory for the registers that it lacks."""
+    binary = tmp_path / "kernel.cubin"
+    binary.write_bytes(compiled.asm["cubin"])
+    tools = Path(importlib.util.find_spec("triton.backends.nvidia").origin).parent / "bin"
+    command = [tools / "cuobjdump", "--dump-resource-usage", binary]
+    usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
+    return int(re.search(r"STACK:(\d+)", usage)[1])
+
+
+def call(recurrence, hidden, dtype, batch=2, lengths=None, reverse=False, only_last=False):
+    """Forward and backward, on tensors whose values nobody reads."""
+    memory = (hidden, 2 * hidden) if recurrence == "nbrc" else (2 * hidden,)
+    shapes = (3, batch, 4), (batch, hidden), (4, 3 * hidden), memory, (2 * hidden,)
+    inputs = (*(torch.zeros(shape, dtype=dtype) for shape in shapes), lengths, reverse)
+    output, last = cuda._scan(*inputs)
+    grad_output = None if only_last else torch.zeros_like(output)
+    cuda._scan_backward(grad_output, last, *inputs, output, True)
+
+
+CASES = [
+    ("brc", 100, torch.float32),
+    ("brc", 64, torch.bfloat16),
+    ("brc", 5, torch.float16),
+    ("brc", 100, torch.float64),
+    ("nbrc", 10, torch.float32),
+    ("nbrc", 32, torch.float32),
+    ("nbrc", 64, torch.float32),
+    ("nbrc", 100, torch.float32),
+    ("nbrc", 128, torch.float32),
+    ("nbrc", 128, torch.bfloat16),
+    ("nbrc", 256, torch.bfloat16),
+    ("nbrc", 200, torch.float16),
+    ("nbrc", 64, torch.float64),
+    ("nbrc", 512, torch.float32),
+    ("nbrc", 1000, torch.bfloat16),
+    ("nbrc", 128, torch.float64),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(("recurrence", "hidden", "dtype"), CASES)
+def test_compiles_without_spilling_registers(
+    launches, tmp_path, capability, recurrence, hidden, dtype
+):
+    call(recurrence, hidden, dtype)
+    assert len(launches) == 2
+    for kernel, args, options in launches.values():
+        compiled = compile_for(capability, kernel, args, options)
+        assert stack_bytes(compiled, tmp_path) == 0
+        assert compiled.metadata.shared <= SHARED_MEMORY
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recurrence", "hidden"), [("brc", 1), ("nbrc", 1), ("nbrc", 300)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch": 1},
+        {"lengths": torch.tensor([1, 3])},
+        {"lengths": torch.tensor([1, 3]), "reverse": True},
+        {"only_last": True},
+    ],
+    ids=str,
+)
+def test_every_variant_compiles(launches, recurrence, hidden, options):
+    call(recurrence, hidden, torch.float32, **options)
+    for kernel, args, launch_options in launches.values():
+        assert compile_for(90, kernel, args, launch_options).asm["ptx"]
+
+
+def test_triton_is_not_imported_before_it_is_used():
+    script = "import sys, brc_pytorch; sys.exit('triton' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)  # noqa: S603 - our own
+
+
+def test_all_kernels_are_launched(launches):
+    for recurrence, hidden in [("brc", 4), ("nbrc", 4), ("nbrc", 300)]:
+        call(recurrence, hidden, torch.float32)
+    assert sorted(launches) == sorted(KERNELS)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "dtype", "on_chip"),
+    [
+        (1, torch.float32, True),
+        (128, torch.float32, True),
+        (129, torch.float32, False),
+        (256, torch.bfloat16, True),
+        (256, torch.float16, True),
+        (257, torch.float16, False),
+        (64, torch.float64, True),
+        (65, torch.float64, False),
+    ],
+)
+def test_which_weights_stay_on_chip(hidden, dtype, on_chip):
+    assert (cuda._resident_block(hidden, 100, dtype) is not None) == on_chip
