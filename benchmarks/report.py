@@ -1,4 +1,7 @@
-"""Draws ``docs/benchmarks.json``: the picture, and the tables of ``docs/benchmarks.md``."""
+"""Draws ``docs/benchmarks.json``: the picture, and the tables of ``docs/benchmarks.md``.
+
+Where ``gpu.py`` has written ``docs/benchmarks-gpu.json`` it fills in the tables of ``docs/gpu.md``.
+"""
 
 import json
 from pathlib import Path
@@ -16,6 +19,14 @@ TARGETS = {  # nn.GRU's time over ours: nBRC, BRC
     "T10000 B8 H64 training": (35, 50),
     "T1000 B1 H128 no_grad": (12, 22),
     "T1 B1 H100 no_grad": (1, 1),
+}
+GPU_TARGETS = {  # the same for a training step on a GPU
+    "T300 B100 H100": (2, 20),
+    "T600 B100 H100": (2, 20),
+    "T1000 B64 H256": (1.5, 20),
+    "T1000 B64 H256 bfloat16": (1.5, None),
+    "T100 B32 H512": (1, 8),
+    "T100000 B4 H64": (None, 30),
 }
 KINDS = ("nBRC", "BRC")
 COLOURS = {"nn.GRU": "#9aa0a6", "nn.LSTM": "#c6cacf", "nBRC": "#1b6ca8", "BRC": "#d1495b"}
@@ -75,6 +86,45 @@ def tables(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def gpu_tables(results: dict[str, Any]) -> str:
+    """The measured ratios, times, memory and distances of a GPU as Markdown."""
+    machine = results["machine"]
+    names = list(dict.fromkeys(name for case in results["cases"] for name in case["seconds"]))
+    hardware = f"{machine['gpu']}, {machine['copy_gb_a_second']:.0f} GB/s in a copy"
+    software = f"cuDNN {machine['cudnn']}, torch {machine['torch']}, Triton {machine['triton']}"
+    floors = " | ".join(f"{kind}, over its floor" for kind in KINDS)
+    header = [f"| case | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    lines = [
+        f"{hardware}, CUDA {machine['cuda']}, {software}.",
+        "",
+        "`nn.GRU`'s time over ours in a training step, with the target; our peak memory over its;",
+        "a forward pass's time over the least that is possible.",
+        "",
+        f"| case | nBRC | target | BRC | target | memory, nBRC | memory, BRC | {floors} |",
+        "|---" * 9 + "|",
+    ]
+    for case in results["cases"]:
+        reached = [
+            cell
+            for kind, target in zip(KINDS, GPU_TARGETS[case["name"]], strict=True)
+            for cell in (f"{ratio(case, kind):.2f}", "" if target is None else str(target))
+        ]
+        memory = [f"{case['mib'][kind] / case['mib']['nn.GRU']:.2f}" for kind in KINDS]
+        distance = [
+            f"{case['seconds'][f'{kind}, forward'] / case['forward_floors'][kind]:.2f}"
+            for kind in KINDS
+        ]
+        lines.append(f"| {' | '.join([case['name'], *reached, *memory, *distance])} |")
+    lines += ["", "Milliseconds.", "", *header]
+    for case in results["cases"]:
+        times = [case["seconds"].get(name) for name in names]
+        cells = ["" if time is None else f"{time * 1e3:.4g}" for time in times]
+        lines.append(f"| {' | '.join([case['name'], *cells])} |")
+    reasons = {f"{k}: {v}" for case in results["cases"] for k, v in case["left_out"].items()}
+    lines += [f"\nLeft out: {reason}" for reason in sorted(reasons)]
+    return "\n".join(lines)
+
+
 def draw(results: dict[str, Any]) -> None:
     """One panel a case, one bar a network, shorter is faster."""
     mpl.use("Agg")
@@ -98,14 +148,21 @@ def draw(results: dict[str, Any]) -> None:
     figure.savefig(DOCS / "benchmarks.png", dpi=110)
 
 
-def main() -> None:
-    """Rewrite the picture and the part of the page between the two marks."""
-    results = json.loads((DOCS / "benchmarks.json").read_text())
-    draw(results)
-    page = DOCS / "benchmarks.md"
+def fill_in(page: Path, measured: str) -> None:
+    """Rewrite the part of a page between its two marks."""
     before, rest = page.read_text().split("<!-- measured -->\n")
     _, after = rest.split("<!-- end -->\n")
-    page.write_text(f"{before}<!-- measured -->\n{tables(results)}\n<!-- end -->\n{after}")
+    page.write_text(f"{before}<!-- measured -->\n{measured}\n<!-- end -->\n{after}")
+
+
+def main() -> None:
+    """Rewrite the picture and the tables."""
+    results = json.loads((DOCS / "benchmarks.json").read_text())
+    draw(results)
+    fill_in(DOCS / "benchmarks.md", tables(results))
+    measured_on_a_gpu = DOCS / "benchmarks-gpu.json"
+    if measured_on_a_gpu.exists():
+        fill_in(DOCS / "gpu.md", gpu_tables(json.loads(measured_on_a_gpu.read_text())))
 
 
 if __name__ == "__main__":

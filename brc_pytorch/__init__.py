@@ -1,6 +1,6 @@
 """Bistable recurrent cells for PyTorch (Vecoven, Ernst and Drion, PLOS ONE 2021)."""
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from brc_pytorch.layers import (
     BRC,
@@ -22,4 +22,7 @@ __all__ = [
     "SelectItem",
 ]
 
-__version__ = version("brc_pytorch")
+try:
+    __version__ = version("brc_pytorch")
+except PackageNotFoundError:  # the sources alone, not installed
+    __version__ = "0+sources"
