@@ -54,19 +54,19 @@ struct Backward {
     }
   };
 
-  static Scratch scratch(const brc_layer& layer, Rows range) {
-    const Plan<T> plan(layer, range);
+  static Scratch scratch(const brc_layer& layer, const Block& block) {
+    const Plan<T> plan(layer, block);
     Arena shared(nullptr), own(nullptr);
     Shared(shared, plan);
     Own(own, plan);
-    return {shared.used(), own.used()};
+    return {shared.used(), 0, own.used()};
   }
 
-  static void pack(const brc_layer& layer, const brc_gradients& gradients, void* shared) {
-    const Plan<T> plan(layer, {0, 0});
+  static void pack(const brc_layer& layer, const Block& block, void* shared) {
+    const Plan<T> plan(layer, block);
     Arena arena(shared);
     const Shared weights(arena, plan);
-    if (!full || !gradients.gates) weights.forward.fill(layer, plan);
+    if (!full || layer.kept_steps < layer.steps) weights.forward.fill(layer, plan);
     pack_transposed(plan.input, 3, plan, static_cast<const T*>(layer.kernel),
                     weights.kernel_transposed);
     if constexpr (full)
@@ -80,7 +80,7 @@ struct Backward {
     const brc_layer& layer = sequence.layer;
     const int64_t H = plan.hidden;
     const int64_t strides[] = {layer.batch * H, H, 1};
-    const T* const h_0 = static_cast<const T*>(layer.h_0) + sequence.range.first * H;
+    const T* const h_0 = static_cast<const T*>(layer.h_0) + sequence.rows.first * H;
     const auto start_from_h_0 = [&](int64_t position, int64_t row) {
       T* const state = states + ((position - first + 1) * plan.rows + row) * plan.ld_state;
       copy_row(H, h_0 + row * H, 1, state, plan.ld_state);
@@ -105,8 +105,7 @@ struct Backward {
     const auto c = load_first<N>(H - j, kept + j), a_less_1 = load_first<N>(H - j, kept + H + j);
     const auto open = T(1) - c;
     auto candidate = (next - c * h) / open;
-    candidate = candidate > T(1) ? broadcast<N>(T(1)) : candidate;
-    candidate = candidate < T(-1) ? broadcast<N>(T(-1)) : candidate;
+    candidate = clamp<N>(candidate, T(-1), T(1));
     candidate = open == T(0) ? broadcast<N>(T(0)) : candidate;
     return {c, a_less_1, candidate};
   }
@@ -168,10 +167,10 @@ struct Backward {
     });
   }
 
-  static void run(const brc_layer& layer, const brc_gradients& gradients, Rows range,
+  static void run(const brc_layer& layer, const brc_gradients& gradients, const Block& block,
                   const void* shared, void* own_memory) {
-    const Plan<T> plan(layer, range);
-    const Sequence sequence{layer, range};
+    const Plan<T> plan(layer, block);
+    const Sequence sequence{layer, block.rows};
     Arena shared_arena(const_cast<void*>(shared)), own_arena(own_memory);
     const Shared weights(shared_arena, plan);
     const Own own(own_arena, plan);
@@ -182,7 +181,7 @@ struct Backward {
     own.clear_gradients(plan);
     if (const T* const grad_last = static_cast<const T*>(gradients.grad_last))
       for (int64_t r = 0; r < n; ++r)
-        copy_row(H, grad_last + (range.first + r) * H, 1, own.grad_state + r * P, P);
+        copy_row(H, grad_last + (block.rows.first + r) * H, 1, own.grad_state + r * P, P);
 
     const int64_t last_chunk = (layer.steps - 1) / plan.positions * plan.positions;
     for (int64_t first = last_chunk; first >= 0; first -= plan.positions) {
@@ -195,18 +194,22 @@ struct Backward {
       if (grad_output)
         gather(sequence, grad_output, gradients.grad_output_strides, H, first, count,
                own.grad_output, P);
-      if (!gates_kept) {
+      if (!sequence.keeps_gates(first)) {
         drive(plan, weights.forward, count * n, own.input, own.gates);
         if constexpr (full) feed_back(plan, weights.forward, count * n, own.states, own.gates);
       }
 
       for (int64_t s = count - 1; s >= 0; --s) {
         T* const gates = own.gates + s * n * plan.ld_gates;
-        const int64_t kept_row = sequence.time(first + s) * layer.batch + range.first;
+        const T* const kept =
+            sequence.keeps_gates(first + s)
+                ? gates_kept +
+                      (sequence.kept_time(first + s) * layer.batch + block.rows.first) * 2 * H
+                : nullptr;
         for (int64_t r = 0; r < n; ++r)
           if (sequence.is_data(first + s, r))
             step_row(plan, weights.forward, own.states + (s * n + r) * P,
-                     gates_kept ? gates_kept + (kept_row + r) * 2 * H : nullptr,
+                     kept ? kept + r * 2 * H : nullptr,
                      grad_output ? own.grad_output + (s * n + r) * P : nullptr,
                      gates + r * plan.ld_gates, own.grad_state + r * P);
           else
@@ -226,7 +229,7 @@ struct Backward {
                 static_cast<T*>(gradients.grad_input), gradients.grad_input_strides);
       }
     }
-    T* const grad_h_0 = static_cast<T*>(gradients.grad_h_0) + range.first * H;
+    T* const grad_h_0 = static_cast<T*>(gradients.grad_h_0) + block.rows.first * H;
     for (int64_t r = 0; r < n; ++r)
       std::memcpy(grad_h_0 + r * H, own.grad_state + r * P, size_t(H) * sizeof(T));
   }
@@ -247,7 +250,7 @@ struct Backward {
 
   static void reduce(const brc_layer& layer, const brc_gradients& gradients, void* const* own,
                      int threads) {
-    const Plan<T> plan(layer, {0, 0});
+    const Plan<T> plan(layer, {{0, 0}, {0, layer.hidden_size}});
     const auto of = [&](int thread) {
       Arena arena(own[thread]);
       return Own(arena, plan);

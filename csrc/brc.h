@@ -35,6 +35,7 @@ typedef struct {
   const void* memory;                            /* (2H) or (H, 2H) */
   const void* bias;                              /* (bias_gates H), or NULL for none */
   const int64_t* lengths;                        /* (B), clamped to 0..T, or NULL for all T */
+  int64_t kept_steps;                            /* K <= T, the last to be taken, keep their gates */
   int32_t bias_gates;                            /* 2: c and a; 3: the candidate too */
   int32_t full_memory;                           /* 0: BRC, 1: nBRC */
   int32_t is_double;
@@ -45,7 +46,7 @@ typedef struct {
 
 typedef struct {
   const void* output;           /* (T, B, H), contiguous, as the forward pass left it */
-  const void* gates;            /* (T, B, 2H), the same, or NULL: the gates are computed again */
+  const void* gates;            /* (K, B, 2H), the same; those of other steps are computed again */
   const void* grad_output;      /* (T, B, H), or NULL for zero */
   int64_t grad_output_strides[3];
   const void* grad_last;        /* (B, H), contiguous, or NULL for zero */
@@ -62,8 +63,8 @@ typedef struct {
 BRC_API const char* brc_instruction_sets(void);
 
 /* output (T, B, H) contiguous: h_t, zero where a row has ended; last (B, H) contiguous: each row's
- * last state; gates (T, B, 2H) contiguous: c_t and a_t - 1 for the backward pass, or NULL for none.
- * Returns 0, or 1 for lack of memory. */
+ * last state; gates (K, B, 2H) contiguous: c_t and a_t - 1 for the backward pass, in the input's
+ * order. Returns 0, or 1 for lack of memory. */
 BRC_API int brc_forward(const brc_layer* layer, void* output, void* last, void* gates);
 
 /* Writes all gradients that are not NULL. Returns 0, or 1 for lack of memory. */

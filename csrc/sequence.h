@@ -26,24 +26,30 @@ class Arena {
   size_t used_ = 0;
 };
 
-// Sizes of one pass over some rows. A position counts steps in the order they are taken.
+// Sizes of one pass over a block. A position counts steps in the order they are taken.
 template <class T>
 struct Plan {
   int64_t rows;        // n, batch rows
   int64_t input;       // I
   int64_t hidden;      // H
+  int64_t first_unit;  // a multiple of the lanes of a vector
+  int64_t units;       // m, the block's units; H unless a team shares them out
   int64_t ld_input;    // row of inputs, >= I
-  int64_t ld_state;    // row of states, P = padded(H): the columns from H on stay zero
-  int64_t ld_gates;    // row of three gates, P columns each, >= 3P
+  int64_t ld_state;    // row of states, padded(H): the columns from H on stay zero
+  int64_t ld_units;    // P = padded(m), the columns of one gate
+  int64_t ld_gates;    // row of three gates, >= 3P
   int64_t positions;   // S, positions handled at a time, so that their buffers stay in cache
 
-  Plan(const brc_layer& layer, Rows range)
-      : rows(range.last - range.first),
+  Plan(const brc_layer& layer, const Block& block)
+      : rows(block.rows.last - block.rows.first),
         input(layer.input_size),
         hidden(layer.hidden_size),
+        first_unit(block.units.first),
+        units(block.units.last - block.units.first),
         ld_input(padded<T>(input)),
         ld_state(padded<T>(hidden)),
-        ld_gates(padded<T>(3 * ld_state)) {
+        ld_units(padded<T>(units)),
+        ld_gates(padded<T>(3 * ld_units)) {
     // Enough rows that a product amortises its ends, few enough for a core's second-level cache.
     constexpr int64_t rows_at_a_time = 256;
     const int64_t steps = rows ? (rows_at_a_time + rows - 1) / rows : 1;
@@ -54,17 +60,22 @@ struct Plan {
 // Where the steps and rows of one pass are in the tensors.
 struct Sequence {
   const brc_layer& layer;
-  Rows range;
+  Range rows;
 
   int64_t time(int64_t position) const {
     return layer.reverse ? layer.steps - 1 - position : position;
   }
+  bool keeps_gates(int64_t position) const { return position >= layer.steps - layer.kept_steps; }
+  // The step of a position among those whose gates are kept.
+  int64_t kept_time(int64_t position) const {
+    return layer.reverse ? time(position) : time(position) - (layer.steps - layer.kept_steps);
+  }
   bool is_data(int64_t position, int64_t row) const {
-    return !layer.lengths || time(position) < layer.lengths[range.first + row];
+    return !layer.lengths || time(position) < layer.lengths[rows.first + row];
   }
   // Whether the rows of one position are one block, in the tensor as in a buffer of that width.
   bool is_dense(const int64_t* strides, int64_t size, int64_t width) const {
-    const bool is_empty = size == 0 || range.first == range.last;
+    const bool is_empty = size == 0 || rows.first == rows.last;
     return !layer.lengths && !is_empty && strides[2] == 1 && strides[1] == size && width == size;
   }
 };
@@ -84,10 +95,10 @@ inline void copy_row(int64_t count, const T* from, int64_t stride, T* to, int64_
 template <class T>
 void gather(const Sequence& sequence, const T* from, const int64_t* strides, int64_t size,
             int64_t first, int64_t count, T* to, int64_t width) {
-  const int64_t rows = sequence.range.last - sequence.range.first;
+  const int64_t rows = sequence.rows.last - sequence.rows.first;
   const bool dense = sequence.is_dense(strides, size, width);
   for (int64_t p = first; p < first + count; ++p) {
-    const T* row = from + sequence.time(p) * strides[0] + sequence.range.first * strides[1];
+    const T* row = from + sequence.time(p) * strides[0] + sequence.rows.first * strides[1];
     if (dense) {
       std::memcpy(to, row, size_t(rows * size) * sizeof(T));
       to += rows * size;
@@ -102,10 +113,10 @@ void gather(const Sequence& sequence, const T* from, const int64_t* strides, int
 template <class T>
 void scatter(const Sequence& sequence, const T* from, int64_t width, int64_t size, int64_t first,
              int64_t count, T* to, const int64_t* strides) {
-  const int64_t rows = sequence.range.last - sequence.range.first;
+  const int64_t rows = sequence.rows.last - sequence.rows.first;
   const bool dense = sequence.is_dense(strides, size, width);
   for (int64_t p = first; p < first + count; ++p) {
-    T* row = to + sequence.time(p) * strides[0] + sequence.range.first * strides[1];
+    T* row = to + sequence.time(p) * strides[0] + sequence.rows.first * strides[1];
     if (dense) {
       std::memcpy(row, from, size_t(rows * size) * sizeof(T));
       from += rows * size;
@@ -113,7 +124,10 @@ void scatter(const Sequence& sequence, const T* from, int64_t width, int64_t siz
     }
     for (int64_t r = 0; r < rows; ++r, from += width, row += strides[1]) {
       const bool is_data = sequence.is_data(p, r);
-      for (int64_t i = 0; i < size; ++i) row[i * strides[2]] = is_data ? from[i] : T(0);
+      if (is_data && strides[2] == 1)
+        std::memcpy(row, from, size_t(size) * sizeof(T));
+      else
+        for (int64_t i = 0; i < size; ++i) row[i * strides[2]] = is_data ? from[i] : T(0);
     }
   }
 }

@@ -29,6 +29,9 @@ from brc_pytorch.ops.library import Backend, mixes_dtypes, register_backend
 # Gates that take at most this many products a unit are computed again in the backward pass: that
 # is faster than writing and reading them, and (T, B, 2H) less to hold.
 _CHEAP_GATES = 64
+# Where the input's part of the gates is that cheap and the state's is not, those of half the steps
+# are: (T, B, H) less to hold, for a few per cent of the time. Fewer units than these take more.
+_UNITS_TO_HALVE = 96
 _COMPUTED = (torch.float32, torch.float64)
 
 
@@ -47,6 +50,7 @@ class _Layer(ctypes.Structure):
         ("memory", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
         ("lengths", ctypes.c_void_p),
+        ("kept_steps", ctypes.c_int64),
         ("bias_gates", ctypes.c_int32),
         ("full_memory", ctypes.c_int32),
         ("is_double", ctypes.c_int32),
@@ -138,6 +142,7 @@ class _Call:
         bias: Tensor | None,
         lengths: Tensor | None,
         reverse: bool,
+        gates: Tensor,
     ) -> None:
         if lengths is not None:
             lengths = lengths.to(input.device, torch.int64)
@@ -148,6 +153,7 @@ class _Call:
             input.stride(),
             input.data_ptr(),
             *map(_pointer, self.tensors),
+            gates.shape[0],
             0 if bias is None else bias.shape[0] // max(h_0.shape[1], 1),
             memory.dim() == 2,  # noqa: PLR2004 - (H, 2H) in the nBRC, (2H) in the BRC
             input.dtype == torch.float64,
@@ -170,16 +176,19 @@ def _scan_outputs(
     bias: Tensor | None,  # noqa: ARG001
     lengths: Tensor | None,  # noqa: ARG001
     reverse: bool,  # noqa: ARG001
-    keep_gates: bool,
+    kept_halves: int,
     overwrite_gates: bool,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return new tensors of the outputs' shapes: h (T, B, H), its last (B, H), gates (T, B, 2H)."""
+    """Return new tensors of the outputs' shapes: h (T, B, H), its last (B, H), gates (K, B, 2H).
+
+    K is as many halves of T: the last steps to be taken keep their gates.
+    """
     steps, batch, _ = input.shape
     hidden = h_0.shape[1]
     return (
         input.new_empty(steps, batch, hidden),
         input.new_empty(batch, hidden),
-        input.new_empty((steps, batch, 2 * hidden) if keep_gates else (0,)),
+        input.new_empty(steps * kept_halves // 2, batch, 2 * hidden),
     )
 
 
@@ -191,15 +200,14 @@ def _scan(
     bias: Tensor | None,
     lengths: Tensor | None,
     reverse: bool,
-    keep_gates: bool,
+    kept_halves: int,
     overwrite_gates: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     inputs = (input, h_0, kernel, memory, bias, lengths, reverse)
-    output, last, gates = _scan_outputs(*inputs, keep_gates, overwrite_gates)
-    call = _Call(*inputs)
-    kept = gates.data_ptr() if keep_gates else None
+    outputs = output, last, gates = _scan_outputs(*inputs, kept_halves, overwrite_gates)
+    call = _Call(*inputs, gates)
     assert _kernels is not None  # noqa: S101 - the operator is registered only where they are
-    _raise_on(_kernels.brc_forward(call.layer, output.data_ptr(), last.data_ptr(), kept))
+    _raise_on(_kernels.brc_forward(call.layer, *map(_pointer, outputs)))
     return output, last, gates
 
 
@@ -214,7 +222,7 @@ def _scan_gradients(
     lengths: Tensor | None,  # noqa: ARG001
     reverse: bool,  # noqa: ARG001
     output: Tensor,  # noqa: ARG001
-    gates: Tensor | None,  # noqa: ARG001
+    gates: Tensor,  # noqa: ARG001
     input_needs_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return new tensors of the gradients' shapes; (0,) for one that is not there."""
@@ -238,7 +246,7 @@ def _scan_backward(
     lengths: Tensor | None,
     reverse: bool,
     output: Tensor,
-    gates: Tensor | None,
+    gates: Tensor,
     input_needs_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = (input, h_0, kernel, memory, bias, lengths, reverse)
@@ -269,16 +277,16 @@ def _write_gradients(
     grad_last: Tensor | None,
     inputs: Inputs,
     output: Tensor,
-    gates: Tensor | None,
+    gates: Tensor,
     gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
 ) -> None:
     grad_input, grad_h_0, grad_kernel, grad_memory, grad_bias = gradients
     wants_grad_input = grad_input.dim() == 3  # noqa: PLR2004 - (T, B, I), not (0,)
-    call = _Call(*inputs)
-    output, gates, grad_last = output.contiguous(), _dense(gates), _dense(grad_last)
+    call = _Call(*inputs, gates)
+    output, gates, grad_last = output.contiguous(), gates.contiguous(), _dense(grad_last)
     arguments = _Gradients(
         output.data_ptr(),
-        _pointer(gates),
+        gates.data_ptr(),
         _pointer(grad_output),
         (0, 0, 0) if grad_output is None else grad_output.stride(),
         _pointer(grad_last),
@@ -294,7 +302,7 @@ def _write_gradients(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401 - autograd's own
-    *tensors, ctx.reverse, ctx.keeps_gates, ctx.may_overwrite = inputs
+    *tensors, ctx.reverse, _, ctx.may_overwrite = inputs
     ctx.set_materialize_grads(False)  # a gradient that is not there stays None, not zeros (T, B, H)
     ctx.save_for_backward(*tensors, *output)
 
@@ -321,7 +329,7 @@ def _backward(
             *tensors,
             ctx.reverse,
             output,
-            gates if ctx.keeps_gates else None,
+            gates,
             needed[0],
         )
     wanted = (g if need else None for g, need in zip(gradients, needed, strict=False))
@@ -335,7 +343,7 @@ def _can_overwrite(gates: Tensor, input: Tensor) -> bool:
     """
     graph_is_kept = torch._C._autograd._get_current_graph_task_keep_graph()  # noqa: SLF001 - nothing public tells
     return (
-        gates.dim() == input.dim()
+        gates.shape[0] == input.shape[0]
         and input.shape[2] <= gates.shape[2]
         and gates.is_contiguous()
         and type(gates) is Tensor  # what a tracer records must not write to its inputs
@@ -386,12 +394,15 @@ def _scan_and_keep(
     if not needs_grad and not torch.compiler.is_compiling():
         # A single step is mostly overhead; autograd's part of it, 6 us, would do nothing here.
         with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - nothing public skips it
-            output, last, _ = _operator(*inputs, False, False)
+            output, last, _ = _operator(*inputs, 0, False)
         return output, last
-    full = memory.dim() == 2  # noqa: PLR2004 - (H, 2H) in the nBRC, (2H) in the BRC
-    products = 3 * input.shape[2] + (2 * h_0.shape[1] if full else 0)
+    kept_halves = 0
+    of_input, of_state = 3 * input.shape[2], 0 if memory.dim() == 1 else 2 * h_0.shape[1]
+    if needs_grad and of_input + of_state > _CHEAP_GATES:
+        are_halved = of_input <= _CHEAP_GATES and h_0.shape[1] >= _UNITS_TO_HALVE
+        kept_halves = 1 if are_halved else 2
     # Nobody sees the gates but the backward pass: it may overwrite them.
-    output, last, _ = _operator(*inputs, needs_grad and products > _CHEAP_GATES, True)
+    output, last, _ = _operator(*inputs, kept_halves, True)
     return output, last
 
 
@@ -399,13 +410,13 @@ if _kernels is not None:
     _ops: Any = torch.library.Library("brc_pytorch", "FRAGMENT")  # type: ignore[no-untyped-call]
     _ops.define(
         "scan(Tensor input, Tensor h_0, Tensor kernel, Tensor memory, Tensor? bias,"
-        " Tensor? lengths, bool reverse, bool keep_gates, bool overwrite_gates)"
+        " Tensor? lengths, bool reverse, int kept_halves, bool overwrite_gates)"
         " -> (Tensor output, Tensor last, Tensor gates)"
     )
     _ops.define(
         "scan_backward(Tensor? grad_output, Tensor? grad_last, Tensor input, Tensor h_0,"
         " Tensor kernel, Tensor memory, Tensor? bias, Tensor? lengths, bool reverse,"
-        " Tensor output, Tensor? gates, bool input_needs_grad) -> (Tensor grad_input,"
+        " Tensor output, Tensor gates, bool input_needs_grad) -> (Tensor grad_input,"
         " Tensor grad_h_0, Tensor grad_kernel, Tensor grad_memory, Tensor grad_bias)"
     )
     _ops.impl("scan", _scan, "CPU")

@@ -60,6 +60,7 @@ def operator(recurrence):
         (20, 13, 1, 17),
         (3, 40, 70, 3),
         (9, 1, 130, 64),
+        (9, 3, 2, 100),
         (300, 1, 2, 8),
         (2, 0, 3, 4),
         (4, 2, 0, 6),
@@ -229,10 +230,13 @@ def test_padding_has_no_effect_whatever_it_holds(recurrence):
 @both
 @every_set
 @dtypes
-def test_any_number_of_threads_computes_the_same(recurrence, instructions, dtype):
-    tensors = arguments(
-        recurrence, steps=40, batch=29, inputs=30, hidden=50, dtype=dtype, requires_grad=True
-    )
+@pytest.mark.parametrize(
+    ("steps", "batch", "hidden"), [(40, 29, 50), (60, 2, 371)], ids=["rows", "units"]
+)
+def test_any_number_of_threads_computes_the_same(
+    recurrence, instructions, dtype, steps, batch, hidden
+):
+    tensors = arguments(recurrence, steps, batch, 30, hidden, dtype, requires_grad=True)
     threads = torch.get_num_threads()
     results = []
     try:
@@ -289,26 +293,47 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)  # noqa: S603 - our own
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit of Linux")
+def test_threads_that_cannot_be_had_are_done_without():
+    """Threads that wait for each other: none may start if one cannot."""
+    script = """
+import resource, torch
+from brc_pytorch import ops
+tensors = [torch.randn(*shape) for shape in ((300, 1, 30), (1, 256), (30, 768), (256, 512))]
+torch.set_num_threads(1)
+expected = ops.nbrc(*tensors)[0]
+torch.set_num_threads(4)
+pages = int(open("/proc/self/statm").read().split()[0])
+before = resource.getrlimit(resource.RLIMIT_AS)
+one_stack = (pages << 12) + (12 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (one_stack, before[1]))
+output = ops.nbrc(*tensors)[0]
+resource.setrlimit(resource.RLIMIT_AS, before)
+assert torch.equal(output, expected)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)  # noqa: S603 - our own
+
+
 @both
-@pytest.mark.parametrize("keep_gates", [False, True])
-def test_opcheck(recurrence, keep_gates):
+@pytest.mark.parametrize("kept_halves", [0, 1, 2])
+def test_opcheck(recurrence, kept_halves):
     tensors = arguments(recurrence, requires_grad=True)
     scan = torch.ops.brc_pytorch.scan.default
     for lengths, reverse in [(None, False), (torch.tensor([0, 3, 5]), True)]:
-        torch.library.opcheck(scan, (*tensors, lengths, reverse, keep_gates, False))
-    torch.library.opcheck(scan, (*tensors[:4], None, None, False, keep_gates, False))
+        torch.library.opcheck(scan, (*tensors, lengths, reverse, kept_halves, False))
+    torch.library.opcheck(scan, (*tensors[:4], None, None, False, kept_halves, False))
 
 
 @both
-@pytest.mark.parametrize("keep_gates", [False, True])
-def test_opcheck_of_the_gradients(recurrence, keep_gates):
+@pytest.mark.parametrize("kept_halves", [0, 1, 2])
+def test_opcheck_of_the_gradients(recurrence, kept_halves):
     tensors = arguments(recurrence)
-    output, last, gates = torch.ops.brc_pytorch.scan(*tensors, None, False, keep_gates, False)
+    output, last, gates = torch.ops.brc_pytorch.scan(*tensors, None, False, kept_halves, False)
     torch.library.opcheck(
         torch.ops.brc_pytorch.scan_backward.default,
         (
             *(torch.randn_like(output), torch.randn_like(last), *tensors, None, False, output),
-            *(gates if keep_gates else None, True),
+            *(gates, True),
         ),
     )
 
@@ -483,6 +508,18 @@ def test_gates_that_are_cheap_are_not_kept(recurrence):
         )
         operator(recurrence)(*tensors)
     assert 1000 * (1 + 16) <= sum(kept) < 1000 * (1 + 16) * 1.1  # the input and the output
+
+
+def test_gates_are_kept_for_half_of_the_steps_where_the_inputs_part_is_cheap():
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        ops.nbrc(*arguments("nbrc", steps=1001, batch=2, hidden=100, requires_grad=True))
+    assert 500 * 2 * 200 in kept
 
 
 @both
