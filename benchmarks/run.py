@@ -43,8 +43,9 @@ class Case:
 
 
 CASES = (
-    Case("T300 B100 H100 training", 300, 100, 1, 100, training=True, rounds=11, slow_rounds=5),
-    Case("T300 B100 H100 no_grad", 300, 100, 1, 100, training=False, rounds=11, slow_rounds=5),
+    Case("T300 B100 H100 training", 300, 100, 1, 100, training=True, rounds=9, slow_rounds=3),
+    Case("T300 B100 H100 no_grad", 300, 100, 1, 100, training=False, rounds=9, slow_rounds=3),
+    Case("T300 B100 I100 H100 training", 300, 100, 100, 100, True, rounds=7, slow_rounds=3),
     Case("T600 B100 H100 training", 600, 100, 1, 100, training=True, rounds=7, slow_rounds=3),
     Case("T100 B32 H512 training", 100, 32, 1, 512, training=True, rounds=7, slow_rounds=3),
     Case("T10000 B8 H64 training", 10000, 8, 1, 64, training=True, rounds=3, slow_rounds=0),
@@ -103,9 +104,65 @@ def measure(case: Case, predecessor: Path | None) -> dict[str, Any]:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, median in medians.items():
         ratio = medians["nn.GRU"] / median
-        sys.stdout.write(f"{case.name:26s}{name:30s}{median * 1e3:12.3f} ms  x{ratio:.2f}\n")
+        sys.stdout.write(f"{case.name:32s}{name:30s}{median * 1e3:12.3f} ms  x{ratio:.2f}\n")
     sys.stdout.flush()
     return {**asdict(case), "seconds": medians}
+
+
+def floor(rate: float, bandwidth: float) -> dict[str, float]:
+    """Seconds of the first case's products and memory traffic alone, at the rates given.
+
+    The nBRC keeps a half of its first layer's gates, the BRC none.
+    """
+    case = CASES[0]
+    rows, units = case.steps * case.batch, case.hidden
+    seconds = {}
+    for name, of_state in (("nBRC", 2 * units), ("BRC", 0)):
+        products = numbers = 0
+        for inputs, passes in ((case.inputs, 2), (units, 3)):  # the first input needs no gradient
+            products += units * (passes * 3 * inputs + 3 * of_state)
+            kept = 0 if of_state == 0 and inputs == 1 else 1 if inputs == 1 else 2
+            # Outputs, kept gates and the input's gradient are written and read; inputs read twice.
+            numbers += 2 * (1 + kept) * units + 2 * inputs + (passes - 2) * 2 * inputs
+        seconds[name] = rows * (2 * products / rate + 4 * numbers / bandwidth)
+    return seconds
+
+
+def hardware() -> dict[str, float]:
+    """What torch reaches here: floating-point operations and bytes a second."""
+    square, long = torch.randn(1024, 1024), torch.empty(1 << 26)
+    result = torch.empty_like(square)
+    jobs = {
+        "operations": (2 * 1024**3, lambda: torch.mm(square, square, out=result)),
+        "bytes": (2 * 4 * long.numel() // 2, lambda: long[: 1 << 25].copy_(long[1 << 25 :])),
+    }
+    best = {}
+    for name, (amount, job) in jobs.items():
+        times = []
+        for _ in range(20):
+            start = time.perf_counter()
+            job()
+            times.append(time.perf_counter() - start)
+        best[name] = amount / min(times)
+    return best
+
+
+def seconds_of_long_sequences() -> list[dict[str, Any]]:
+    """A training step of one row and 16 units: does its time grow with its length alone?"""
+    rows = []
+    networks = contenders.our_networks(1, 16)
+    for steps in (10**4, 10**5, 10**6):
+        input, seconds = torch.randn(steps, 1, 1), {}
+        for name in ("nBRC", "BRC"):
+            times = []
+            for _ in range(3):
+                start = time.perf_counter()
+                step(networks[name], input, training=True)
+                times.append(time.perf_counter() - start)
+            seconds[name] = statistics.median(times)
+        sys.stdout.write(f"T{steps} B1 H16 training: {seconds}\n")
+        rows.append({"steps": steps, "seconds": seconds})
+    return rows
 
 
 def peak_memory(name: str, steps: int, batch: int, hidden: int) -> float:
@@ -163,12 +220,15 @@ def main() -> None:
         return
     cases = [case for case in CASES if arguments.only in case.name]
     results: dict[str, Any] = {"machine": machine(), "cases": [], "avx2": [], "memory": []}
+    rates = hardware()
+    results["hardware"] = rates | {"floor": floor(rates["operations"], rates["bytes"])}
     results["cases"] = [measure(case, arguments.predecessor) for case in cases]
     if "avx2" in cpu.instruction_sets():
         with cpu.instruction_set("avx2"):
             results["avx2"] = [
                 measure(Case(**{**asdict(case), "slow_rounds": 0}), None) for case in cases
             ]
+    results["long"] = seconds_of_long_sequences()
     if platform.system() == "Linux":
         sizes = [(300, 100, 100), (1200, 100, 100), (10**5, 1, 16), (10**6, 1, 16)]
         for steps, batch, hidden in sizes:
