@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+import torch
 from distributed import LocalCluster
 
 from brc_pytorch.experiments.locks import LockedError, hold
@@ -33,9 +34,12 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The sweep without a cluster, never stopped."""
+    """The sweep without a cluster, never stopped, with the one thread of a cluster's worker."""
     directory = tmp_path_factory.mktemp("whole")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     sweep(RUNS, directory)
+    torch.set_num_threads(threads)
     return directory
 
 
