@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import json
 import re
 import shlex
 import sys
@@ -73,6 +74,20 @@ def test_documented_sweeps_are_read(language, code, tmp_path, monkeypatch):
     path = tmp_path / f"sweep.{language}"
     path.write_text(code)
     assert len(read_sweep(path)["copying"]) == 4 * 3 * 3
+
+
+def test_published_runs_are_those_of_the_published_sweep():
+    folder = ROOT / "docs" / "results"
+    planned = {
+        (experiment, run.name): run.settings
+        for experiment, runs in read_sweep(folder / "published.toml").items()
+        for run in runs
+    }
+    published = list((folder / "data").glob("*/*/result.json"))
+    assert published
+    for path in published:
+        settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        assert settings == planned[path.parts[-3], path.parts[-2]]
 
 
 @pytest.mark.parametrize(("language", "code"), blocks("py"))
