@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import io
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter
 
 from brc_pytorch.experiments.results import (
     SHORT_LENGTH,
@@ -58,6 +59,7 @@ _MOST_POINTS = 500
 """More points of a smoothed line than this cannot be seen, and make an SVG slow."""
 _MOST_COLUMNS = 3
 """Panels beside each other in one file."""
+_TITLE_LETTERS_PER_INCH = 8
 _LETTERS_PER_INCH = 11
 _LETTERS_OF_A_LINE = 7
 """What the line beside a name takes in a legend, in letters."""
@@ -146,7 +148,8 @@ def _finish_training_loss(axis: Axes, experiment: Experiment) -> None:
     if "cross-entropy" in task.loss_name:  # which goes on falling when every answer is right
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.yaxis.set_minor_formatter(NullFormatter())
+        # Within one decade the ticks between its ends are all there is to read.
+        axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 1)))
     else:
         axis.set_ylim(bottom=0)
     _finish_iterations(axis)
@@ -340,7 +343,8 @@ def draw(plot: Plot, experiment: Experiment) -> Figure:
     """Draw all panels of a plot into one figure."""
     panels = _panels(experiment)
     figure = _figure(plot, experiment, panels, min(len(panels), _MOST_COLUMNS))
-    figure.suptitle(heading(experiment), x=0.01, ha="left", weight="bold")
+    title = textwrap.fill(heading(experiment), int(figure.get_figwidth() * _TITLE_LETTERS_PER_INCH))
+    figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure
 
 
