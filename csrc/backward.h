@@ -54,23 +54,23 @@ struct Backward {
     }
   };
 
-  static Scratch scratch(const brc_layer& layer, const Block& block) {
-    const Plan<T> plan(layer, block);
+  static Scratch scratch(const brc_layer& layer, Range rows) {
+    const Plan<T> plan(layer, rows);
     Arena shared(nullptr), own(nullptr);
     Shared(shared, plan);
     Own(own, plan);
-    return {shared.used(), 0, own.used()};
+    return {shared.used(), own.used()};
   }
 
-  static void pack(const brc_layer& layer, const Block& block, void* shared) {
-    const Plan<T> plan(layer, block);
+  static void pack(const brc_layer& layer, void* shared) {
+    const Plan<T> plan(layer, {0, 0});
     Arena arena(shared);
     const Shared weights(arena, plan);
     if (!full || layer.kept_steps < layer.steps) weights.forward.fill(layer, plan);
-    pack_transposed(plan.input, 3, plan, static_cast<const T*>(layer.kernel),
+    pack_transposed(plan.input, 3, plan, layer.kernel, layer.kernel_stride,
                     weights.kernel_transposed);
     if constexpr (full)
-      pack_transposed(plan.hidden, 2, plan, static_cast<const T*>(layer.memory),
+      pack_transposed(plan.hidden, 2, plan, layer.memory, layer.memory_stride,
                       weights.memory_transposed);
   }
 
@@ -167,10 +167,10 @@ struct Backward {
     });
   }
 
-  static void run(const brc_layer& layer, const brc_gradients& gradients, const Block& block,
+  static void run(const brc_layer& layer, const brc_gradients& gradients, Range rows,
                   const void* shared, void* own_memory) {
-    const Plan<T> plan(layer, block);
-    const Sequence sequence{layer, block.rows};
+    const Plan<T> plan(layer, rows);
+    const Sequence sequence{layer, rows};
     Arena shared_arena(const_cast<void*>(shared)), own_arena(own_memory);
     const Shared weights(shared_arena, plan);
     const Own own(own_arena, plan);
@@ -181,7 +181,7 @@ struct Backward {
     own.clear_gradients(plan);
     if (const T* const grad_last = static_cast<const T*>(gradients.grad_last))
       for (int64_t r = 0; r < n; ++r)
-        copy_row(H, grad_last + (block.rows.first + r) * H, 1, own.grad_state + r * P, P);
+        copy_row(H, grad_last + (rows.first + r) * H, 1, own.grad_state + r * P, P);
 
     const int64_t last_chunk = (layer.steps - 1) / plan.positions * plan.positions;
     for (int64_t first = last_chunk; first >= 0; first -= plan.positions) {
@@ -204,7 +204,7 @@ struct Backward {
         const T* const kept =
             sequence.keeps_gates(first + s)
                 ? gates_kept +
-                      (sequence.kept_time(first + s) * layer.batch + block.rows.first) * 2 * H
+                      (sequence.kept_time(first + s) * layer.batch + rows.first) * 2 * H
                 : nullptr;
         for (int64_t r = 0; r < n; ++r)
           if (sequence.is_data(first + s, r))
@@ -229,7 +229,7 @@ struct Backward {
                 static_cast<T*>(gradients.grad_input), gradients.grad_input_strides);
       }
     }
-    T* const grad_h_0 = static_cast<T*>(gradients.grad_h_0) + block.rows.first * H;
+    T* const grad_h_0 = static_cast<T*>(gradients.grad_h_0) + rows.first * H;
     for (int64_t r = 0; r < n; ++r)
       std::memcpy(grad_h_0 + r * H, own.grad_state + r * P, size_t(H) * sizeof(T));
   }
@@ -250,7 +250,7 @@ struct Backward {
 
   static void reduce(const brc_layer& layer, const brc_gradients& gradients, void* const* own,
                      int threads) {
-    const Plan<T> plan(layer, {{0, 0}, {0, layer.hidden_size}});
+    const Plan<T> plan(layer, {0, 0});
     const auto of = [&](int thread) {
       Arena arena(own[thread]);
       return Own(arena, plan);
@@ -261,7 +261,7 @@ struct Backward {
     sum(plan, full ? plan.hidden : 1, 2, 2 * P, threads, [&](int i) { return of(i).memory; },
         static_cast<T*>(gradients.grad_memory));
     if (gradients.grad_bias)
-      sum(plan, 1, layer.bias_gates, plan.ld_gates, threads, [&](int i) { return of(i).bias; },
+      sum(plan, 1, layer.bias[2] ? 3 : 2, plan.ld_gates, threads, [&](int i) { return of(i).bias; },
           static_cast<T*>(gradients.grad_bias));
   }
 

@@ -1,4 +1,4 @@
-// The C interface: chooses the instruction set, shares rows and units out over threads.
+// The C interface: chooses the instruction set, shares rows, chunks and layers out over threads.
 
 #include "brc.h"
 
@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <deque>
-#include <future>
 #include <new>
 #include <system_error>
 #include <thread>
@@ -29,32 +28,6 @@ namespace avx2 { extern const Kernels kernels; }
 #endif
 namespace baseline { extern const Kernels kernels; }
 // clang-format on
-
-// A barrier that spins, since the others are there within microseconds; where threads outnumber the
-// cores, it soon lets the others have them.
-class Team {
- public:
-  explicit Team(int size) : size_(size) {}
-
-  void meet() {
-    const unsigned round = round_.load(std::memory_order_relaxed);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
-      arrived_.store(0, std::memory_order_relaxed);
-      round_.store(round + 1, std::memory_order_release);
-      return;
-    }
-    for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins)
-      if (spins > patience) std::this_thread::yield();
-  }
-
- private:
-  static constexpr int patience = 2000;
-  const int size_;
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<unsigned> round_{0};
-};
-
-void meet(Team& team) { team.meet(); }
 
 namespace {
 
@@ -150,49 +123,24 @@ class Workspace {
 
 thread_local Memory Workspace::kept_;
 
-// Threads that are worth starting: one costs some 20 microseconds, so each gets at least ten times
-// that, at about 10 multiply-adds a nanosecond.
-int useful_threads(const brc_layer& layer) {
-  constexpr double least = 2e6;
-  const double per_row = double(layer.hidden_size) *
-                         (3.0 * double(layer.input_size) + 50.0 +
-                          (layer.full_memory ? 2.0 * double(layer.hidden_size) : 0.0));
-  const double by_work = double(layer.steps) * double(layer.batch) * per_row / least;
-  return int(std::clamp(by_work, 1.0, std::max(double(layer.threads), 1.0)));
-}
+// Multiply-adds that a layer takes, or what takes as long: those of its input, and those of its states
+// with the nonlinearities, which come step by step.
+struct Work {
+  double drive = 0, recur = 0;
 
-// How the blocks of a layer are cut: thread i has part i / units of the rows, and part i % units of
-// the units.
-struct Division {
-  int rows, units;
-
-  int threads() const { return rows * units; }
-  Block block(const brc_layer& layer, int thread) const {
-    constexpr std::int64_t whole = 16;  // units of a vector, or more
-    const auto part = [](std::int64_t n, int parts, int i) {
-      return Range{n * i / parts, n * (i + 1) / parts};
-    };
-    const auto [first, last] = part((layer.hidden_size + whole - 1) / whole, units, thread % units);
-    return {part(layer.batch, rows, thread / units),
-            {first * whole, std::min(last * whole, layer.hidden_size)}};
+  Work() = default;
+  explicit Work(const brc_layer& layer) {
+    const double units = double(layer.steps) * double(layer.batch) * double(layer.hidden_size);
+    drive = 3.0 * units * double(layer.input_size);
+    recur = units * (50.0 + (layer.full_memory ? 2.0 * double(layer.hidden_size) : 0.0));
   }
 };
 
-Division by_rows(const brc_layer& layer) {
-  const std::int64_t most = std::max<std::int64_t>(layer.batch, 1);
-  return {int(std::min<std::int64_t>(useful_threads(layer), most)), 1};
-}
-
-// Where the rows are fewer than the threads, units are shared out too. The nBRC's threads then meet
-// at each step, which takes them as long as some ten thousand multiply-adds.
-Division by_rows_and_units(const brc_layer& layer) {
-  constexpr std::int64_t least = 65536;
-  Division division = by_rows(layer);
-  const std::int64_t hidden = layer.hidden_size;
-  std::int64_t units = std::min<std::int64_t>(useful_threads(layer) / division.rows, hidden / 16);
-  if (layer.full_memory) units = std::min(units, 2 * hidden * hidden / least);
-  division.units = int(std::max<std::int64_t>(units, 1));
-  return division;
+// Threads that are worth starting: one costs some 20 microseconds, so each gets at least ten times
+// that, at about 10 multiply-adds a nanosecond.
+int useful_threads(const brc_layer& layer, double work) {
+  constexpr double least = 2e6;
+  return int(std::clamp(work / least, 1.0, std::max(double(layer.threads), 1.0)));
 }
 
 // Calls body(thread) for all threads, the last on the caller's. They are started afresh each time:
@@ -211,59 +159,109 @@ void in_parallel(int threads, const Body& body) {
   for (std::thread& thread : started) thread.join();
 }
 
-// The same for threads that wait for each other: if one cannot be had, none runs. Returns whether
-// they did.
-template <class Body>
-bool all_in_parallel(int threads, const Body& body) {
-  std::promise<bool> all_are_there;
-  std::vector<std::thread> started;
-  started.reserve(std::size_t(threads));
-  bool run = true;
-  try {
-    const std::shared_future<bool> go = all_are_there.get_future().share();
-    for (int i = 0; i < threads - 1; ++i)
-      started.emplace_back([&body, go, i] {
-        if (go.get()) body(i);
-      });
-  } catch (const std::exception&) {  // no thread, or no memory to start it
-    run = false;
+// Some batch rows' way through all layers, by one thread or several. Each takes any stage of a chunk
+// that the others' work allows, the highest layer's first; so one alone goes through all layers with
+// a chunk while it is in its cache, and needs one slot where several need two.
+class Stream {
+ public:
+  Stream(const ForwardPass& pass, std::int64_t chunks, int slots)
+      : pass_(pass), chunks_(chunks), slots_(slots) {}
+
+  void add(const Lane& lane) {
+    Layer& layer = layers_.emplace_back();
+    layer.lane = lane;
+    if (layers_.size() > 1) layer.lane.below = layers_[layers_.size() - 2].lane.states;
   }
-  all_are_there.set_value(run);
-  if (run) body(threads - 1);
-  for (std::thread& thread : started) thread.join();
-  return run;
+
+  void run() {
+    for (int idle = 0; layers_.back().recur.begun.load(std::memory_order_relaxed) < chunks_;)
+      if (advance())
+        idle = 0;
+      else if (++idle > patience)
+        std::this_thread::yield();
+  }
+
+ private:
+  static constexpr int patience = 2000;  // the others are done within microseconds, if they run
+
+  struct alignas(64) Stage {
+    std::atomic<std::int64_t> begun{0}, ended[2] = {0, 0};  // chunks; `ended` by slot
+
+    bool has_ended(std::int64_t chunk) const {
+      return chunk < 0 || ended[chunk % 2].load(std::memory_order_acquire) > chunk;
+    }
+  };
+  struct Layer {
+    Lane lane{};
+    Stage drive, recur;
+  };
+
+  bool may_drive(std::size_t l, std::int64_t chunk) const {
+    return (l == 0 || layers_[l - 1].recur.has_ended(chunk)) &&
+           layers_[l].recur.has_ended(chunk - slots_);
+  }
+  bool may_recur(std::size_t l, std::int64_t chunk) const {
+    return layers_[l].drive.has_ended(chunk) && layers_[l].recur.has_ended(chunk - 1) &&
+           (l + 1 == layers_.size() || layers_[l + 1].drive.has_ended(chunk - slots_));
+  }
+
+  bool advance() {
+    for (std::size_t l = layers_.size(); l-- > 0;) {
+      Layer& layer = layers_[l];
+      if (take(layer.recur, layer.lane, pass_.recur, [&](auto chunk) { return may_recur(l, chunk); }))
+        return true;
+      if (take(layer.drive, layer.lane, pass_.drive, [&](auto chunk) { return may_drive(l, chunk); }))
+        return true;
+    }
+    return false;
+  }
+
+  template <class May>
+  bool take(Stage& stage, const Lane& lane, void (*work)(const Lane&, std::int64_t), May&& may) {
+    std::int64_t chunk = stage.begun.load(std::memory_order_relaxed);
+    if (chunk == chunks_ || !may(chunk) ||
+        !stage.begun.compare_exchange_strong(chunk, chunk + 1, std::memory_order_relaxed))
+      return false;
+    work(lane, chunk);
+    stage.ended[chunk % 2].store(chunk + 1, std::memory_order_release);
+    return true;
+  }
+
+  const ForwardPass& pass_;
+  const std::int64_t chunks_;
+  const int slots_;
+  std::deque<Layer> layers_;
+};
+
+Range part(std::int64_t n, int parts, int i) { return {n * i / parts, n * (i + 1) / parts}; }
+
+// How a pass is shared out: rows over parts, and each part's rows to a team of threads.
+struct Division {
+  int parts, team;
+
+  Range rows(const brc_layer& layer, int i) const { return part(layer.batch, parts, i); }
+};
+
+// A layer's states come one after the other, so more threads than the work is longer than the
+// longest of these find nothing to do.
+Division divide(const brc_layer* layers, int count) {
+  double work = 0, longest = 1;
+  for (int l = 0; l < count; ++l) {
+    const Work of_layer(layers[l]);
+    work += of_layer.drive + of_layer.recur;
+    longest = std::max(longest, of_layer.recur);
+  }
+  const int threads = useful_threads(layers[0], work);
+  const int parts = int(std::clamp<std::int64_t>(layers[0].batch, 1, threads));
+  return {parts, std::clamp(int(work / longest), 1, threads / parts)};
 }
 
-// Returns false, with nothing computed, if threads that wait for each other cannot all be had.
-bool forward(const brc_layer& layer, const Outputs& outputs, const Division& division) {
-  const ForwardPass& pass = instruction_sets()
-                                .kernels[layer.instruction_set]
-                                ->forward[layer.is_double][layer.full_memory];
-  const int threads = division.threads();
-  Workspace workspace;
-  std::vector<std::size_t> weights, shared, own;
-  for (int i = 0; i < threads; ++i) {
-    const Scratch scratch = pass.scratch(layer, division.block(layer, i));
-    if (i < division.units) weights.push_back(workspace.add(scratch.weights));
-    if (i % division.units == 0) shared.push_back(workspace.add(scratch.team));
-    own.push_back(workspace.add(scratch.own));
-  }
-  workspace.allocate();
-  for (int i = 0; i < division.units; ++i)
-    pass.pack(layer, division.block(layer, i), workspace.piece(weights[std::size_t(i)]));
-  std::deque<Team> teams;
-  const bool meets = layer.full_memory && division.units > 1;
-  if (meets)
-    for (int i = 0; i < division.rows; ++i) teams.emplace_back(division.units);
-  const auto run = [&](int i) {
-    const auto team = std::size_t(i / division.units), part = std::size_t(i % division.units);
-    pass.run(layer, outputs, division.block(layer, i), workspace.piece(weights[part]),
-             workspace.piece(shared[team]), workspace.piece(own[std::size_t(i)]),
-             meets ? &teams[team] : nullptr);
-  };
-  if (meets) return all_in_parallel(threads, run);
-  in_parallel(threads, run);
-  return true;
+// Steps of a chunk: a team needs several chunks at once, all others take what the cache holds.
+std::int64_t longest_chunk(const brc_layer& layer, const Division& division) {
+  if (division.team == 1) return layer.steps;
+  constexpr std::int64_t rows_at_a_time = 64;
+  const std::int64_t rows = std::max<std::int64_t>(layer.batch / division.parts, 1);
+  return std::clamp<std::int64_t>(layer.steps / 8, 1, (rows_at_a_time + rows - 1) / rows);
 }
 
 }  // namespace
@@ -273,14 +271,65 @@ extern "C" {
 
 const char* brc_instruction_sets(void) { return brc::instruction_sets().names; }
 
-int brc_forward(const brc_layer* layer, void* output, void* last, void* gates) try {
+int brc_forward(const brc_layer* layers, std::int32_t count, void* output, void* last,
+                void* gates) try {
   using namespace brc;
-  const std::int64_t bytes = layer->steps * layer->batch * (layer->is_double ? 8 : 4);
-  expect_writes(output, bytes * layer->hidden_size);
-  expect_writes(gates, bytes / layer->steps * layer->kept_steps * layer->hidden_size * 2);
-  const Outputs outputs{output, last, gates};
-  if (!forward(*layer, outputs, by_rows_and_units(*layer)))
-    forward(*layer, outputs, by_rows(*layer));
+  const brc_layer& first = layers[0];
+  const ForwardPass& pass = instruction_sets()
+                                .kernels[first.instruction_set]
+                                ->forward[first.is_double][first.full_memory];
+  const std::int64_t size = first.is_double ? 8 : 4, state = first.batch * first.hidden_size * size;
+  expect_writes(output, first.steps * state);
+  expect_writes(gates, first.kept_steps * state * 2);
+
+  const Division division = divide(layers, count);
+  const std::int64_t longest = longest_chunk(first, division);
+  const bool alone = division.team == 1;
+
+  // Where the pieces of scratch memory are. A thread alone uses one slot for both, and the gates of
+  // all its layers in turn.
+  struct Place {
+    std::size_t gates[2], states[2];
+  };
+  Workspace workspace;
+  std::vector<std::size_t> weights;
+  for (int l = 0; l < count; ++l)
+    weights.push_back(workspace.add(pass.sizes(layers[l], {0, 0}, longest).weights));
+  std::vector<Place> places;
+  for (int i = 0; i < division.parts; ++i) {
+    std::size_t most_gates = 0;
+    for (int l = 0; l < count; ++l)
+      most_gates = std::max(most_gates, pass.sizes(layers[l], division.rows(first, i), longest).gates);
+    const std::size_t gates_of_all = alone ? workspace.add(most_gates) : 0;
+    for (int l = 0; l < count; ++l) {
+      const LaneSizes sizes = pass.sizes(layers[l], division.rows(first, i), longest);
+      Place& place = places.emplace_back();
+      for (int slot = 0; slot < 2; ++slot) {
+        place.gates[slot] = alone ? gates_of_all : workspace.add(sizes.gates);
+        place.states[slot] = alone && slot ? place.states[0] : workspace.add(sizes.states);
+      }
+    }
+  }
+  workspace.allocate();
+
+  for (int l = 0; l < count; ++l)
+    pass.pack(layers[l], workspace.piece(weights[std::size_t(l)]));
+  std::deque<Stream> streams;
+  for (int i = 0; i < division.parts; ++i) {
+    const Range rows = division.rows(first, i);
+    Stream& stream = streams.emplace_back(pass, pass.sizes(first, rows, longest).chunks, alone ? 1 : 2);
+    for (int l = 0; l < count; ++l) {
+      const Place& place = places[std::size_t(i * count + l)];
+      const bool top = l == count - 1;
+      stream.add({&layers[l], rows, longest, workspace.piece(weights[std::size_t(l)]),
+                  {workspace.piece(place.gates[0]), workspace.piece(place.gates[1])},
+                  {workspace.piece(place.states[0]), workspace.piece(place.states[1])},
+                  nullptr,
+                  {top ? output : nullptr, static_cast<char*>(last) + l * state, gates}});
+    }
+  }
+  in_parallel(division.parts * division.team,
+              [&](int i) { streams[std::size_t(i / division.team)].run(); });
   return 0;
 } catch (const std::bad_alloc&) {
   return 1;
@@ -293,19 +342,20 @@ int brc_backward(const brc_layer* layer, const brc_gradients* gradients) try {
                                  ->backward[layer->is_double][layer->full_memory];
   const std::int64_t bytes = layer->steps * layer->batch * (layer->is_double ? 8 : 4);
   expect_writes(gradients->grad_input, bytes * layer->input_size);
-  const Division division = by_rows(*layer);
-  const int threads = division.threads();
+  const Work work(*layer);
+  const int useful = useful_threads(*layer, work.drive + work.recur);
+  const int threads = int(std::clamp<std::int64_t>(layer->batch, 1, useful));
   Workspace workspace;
-  const std::size_t weights = workspace.add(pass.scratch(*layer, division.block(*layer, 0)).weights);
+  const std::size_t weights = workspace.add(pass.scratch(*layer, {0, 0}).weights);
   std::vector<std::size_t> offsets;
   for (int i = 0; i < threads; ++i)
-    offsets.push_back(workspace.add(pass.scratch(*layer, division.block(*layer, i)).own));
+    offsets.push_back(workspace.add(pass.scratch(*layer, part(layer->batch, threads, i)).own));
   workspace.allocate();
   std::vector<void*> own;
   for (const std::size_t offset : offsets) own.push_back(workspace.piece(offset));
-  pass.pack(*layer, division.block(*layer, 0), workspace.piece(weights));
+  pass.pack(*layer, workspace.piece(weights));
   in_parallel(threads, [&](int i) {
-    pass.run(*layer, *gradients, division.block(*layer, i), workspace.piece(weights),
+    pass.run(*layer, *gradients, part(layer->batch, threads, i), workspace.piece(weights),
              own[std::size_t(i)]);
   });
   pass.reduce(*layer, *gradients, own.data(), threads);

@@ -14,43 +14,50 @@ struct Range {
   std::int64_t first, last;
 };
 
-// The batch rows and hidden units that one thread takes through all T steps. Rows never meet, and
-// neither do the units of a BRC; those of an nBRC do after each step.
-struct Block {
-  Range rows, units;
-};
-
-// The threads that have the same rows and different units.
-class Team;
-
-// Waits until all threads of the team are here; what they wrote before can be read after.
-void meet(Team& team);
-
 struct Outputs {
-  void* output;
+  void* output;  // NULL: nobody wants it
   void* last;
   void* gates;
 };
 
-// Scratch memory of a pass over a block, in bytes: what all threads with its units read, what its
-// team shares, and what its thread has for itself.
-struct Scratch {
-  std::size_t weights, team, own;
+// Some batch rows' way through one layer. It goes by chunks of steps; a chunk's gates and states are
+// in slot `chunk % 2` while they are needed.
+struct Lane {
+  const brc_layer* layer;
+  Range rows;
+  std::int64_t longest_chunk;
+  const void* weights;
+  void* gates[2];
+  void* states[2];
+  void* const* below;  // the states of the layer below, or NULL: this one reads its input
+  Outputs outputs;
+};
+
+// The chunks of a lane, and what it needs of scratch memory, in bytes: the weights, which all rows
+// read, and one slot of gates and of states.
+struct LaneSizes {
+  std::int64_t chunks;
+  std::size_t weights, gates, states;
 };
 
 struct ForwardPass {
-  Scratch (*scratch)(const brc_layer&, const Block&);
-  void (*pack)(const brc_layer&, const Block&, void* weights);
-  // No team: the thread has its rows' units all, or need not wait for the others.
-  void (*run)(const brc_layer&, const Outputs&, const Block&, const void* weights, void* shared,
-              void* own, Team*);
+  LaneSizes (*sizes)(const brc_layer&, Range rows, std::int64_t longest_chunk);
+  void (*pack)(const brc_layer&, void* weights);
+  // The two stages of a chunk: what its input contributes to the gates, of all its steps at once;
+  // and the states, step by step.
+  void (*drive)(const Lane&, std::int64_t chunk);
+  void (*recur)(const Lane&, std::int64_t chunk);
 };
 
-// A block of the backward pass has all units.
+// Scratch memory of a backward pass, in bytes: what all threads read, and what each has for itself.
+struct Scratch {
+  std::size_t weights, own;
+};
+
 struct BackwardPass {
-  Scratch (*scratch)(const brc_layer&, const Block&);
-  void (*pack)(const brc_layer&, const Block&, void* weights);
-  void (*run)(const brc_layer&, const brc_gradients&, const Block&, const void* weights, void* own);
+  Scratch (*scratch)(const brc_layer&, Range rows);
+  void (*pack)(const brc_layer&, void* weights);
+  void (*run)(const brc_layer&, const brc_gradients&, Range rows, const void* weights, void* own);
   // Adds the parameters' gradients of all threads, in their order, and writes them out.
   void (*reduce)(const brc_layer&, const brc_gradients&, void* const* own, int threads);
 };

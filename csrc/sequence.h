@@ -26,35 +26,30 @@ class Arena {
   size_t used_ = 0;
 };
 
-// Sizes of one pass over a block. A position counts steps in the order they are taken.
+// Sizes of a pass over some batch rows. A position counts steps in the order they are taken.
 template <class T>
 struct Plan {
-  int64_t rows;        // n, batch rows
-  int64_t input;       // I
-  int64_t hidden;      // H
-  int64_t first_unit;  // a multiple of the lanes of a vector
-  int64_t units;       // m, the block's units; H unless a team shares them out
-  int64_t ld_input;    // row of inputs, >= I
-  int64_t ld_state;    // row of states, padded(H): the columns from H on stay zero
-  int64_t ld_units;    // P = padded(m), the columns of one gate
-  int64_t ld_gates;    // row of three gates, >= 3P
-  int64_t positions;   // S, positions handled at a time, so that their buffers stay in cache
+  int64_t rows;       // n, batch rows
+  int64_t input;      // I
+  int64_t hidden;     // H
+  int64_t ld_input;   // row of inputs, >= I
+  int64_t ld_state;   // P, row of states and columns of one gate: those from H on stay zero
+  int64_t ld_gates;   // row of three gates, >= 3P
+  int64_t positions;  // S, positions handled at a time, so that their buffers stay in cache
 
-  Plan(const brc_layer& layer, const Block& block)
-      : rows(block.rows.last - block.rows.first),
+  Plan(const brc_layer& layer, Range block, int64_t longest_chunk)
+      : rows(block.last - block.first),
         input(layer.input_size),
         hidden(layer.hidden_size),
-        first_unit(block.units.first),
-        units(block.units.last - block.units.first),
         ld_input(padded<T>(input)),
         ld_state(padded<T>(hidden)),
-        ld_units(padded<T>(units)),
-        ld_gates(padded<T>(3 * ld_units)) {
+        ld_gates(padded<T>(3 * ld_state)) {
     // Enough rows that a product amortises its ends, few enough for a core's second-level cache.
     constexpr int64_t rows_at_a_time = 256;
     const int64_t steps = rows ? (rows_at_a_time + rows - 1) / rows : 1;
-    positions = steps < layer.steps ? steps : layer.steps;
+    positions = steps < longest_chunk ? steps : longest_chunk;
   }
+  Plan(const brc_layer& layer, Range block) : Plan(layer, block, layer.steps) {}
 };
 
 // Where the steps and rows of one pass are in the tensors.

@@ -1,6 +1,6 @@
 """What the BRC and the nBRC share: everything but the shape of their memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,12 @@ from brc_pytorch.layers.checks import (
     check_like,
     check_size,
 )
+from brc_pytorch.ops.library import scan_layers
 from brc_pytorch.ops.reference import mask_padding
 
 Initializer = Callable[[Tensor], object]
+# In the operators' order.
+_PARAMETERS = ("kernelz", "kernelr", "kernelh", "memoryz", "memoryr", "bz", "br", "bh")
 
 
 class BistableCell(nn.Module):
@@ -97,17 +100,13 @@ class BistableCell(nn.Module):
                 Default: ones in the BRC, orthogonal in the nBRC.
             bias: fills the biases, each (H), in place. Default: zeros.
         """
-        for weight in (self.kernelz, self.kernelr, self.kernelh):
+        parameters = self.parameters_by_gate()
+        for weight in parameters[:3]:
             kernel(weight)
-        for weight in (self.memoryz, self.memoryr):
+        for weight in parameters[3:5]:
             (memory or self._memory_initializer)(weight)
-        for offset in self._biases():
+        for offset in parameters[5:]:
             bias(offset)
-
-    def _biases(self) -> list[Tensor]:
-        if not self.bias:
-            return []
-        return self._named("bz", "br", "bh") if self.candidate_bias else self._named("bz", "br")
 
     def get_initial_state(
         self,
@@ -179,6 +178,27 @@ class BistableCell(nn.Module):
             state = input.new_zeros(*input.shape[1:-1], self.hidden_size)
         return self._scan(input, state, *self._stacked(), lengths=lengths, reverse=reverse)
 
+    @staticmethod
+    def scan_layers(
+        cells: "Sequence[BistableCell]",
+        input: Tensor,
+        states: Tensor,
+        lengths: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor] | None:
+        """All steps of a sequence through cells of one type, each fed by the one before.
+
+        Args:
+            cells: L cells.
+            input: x_1 to x_T of the first, (T, B, I).
+            states: h_0 of each, (L, B, H).
+            lengths: how many steps of each row are data, (B) integers. Default: all.
+
+        Returns:
+            The last cell's output sequence (T, B, H) and the last states of all, (L, B, H); or None
+            where one call for all gains nothing over :meth:`scan` of each.
+        """
+        return scan_layers(input, states, [cell.parameters_by_gate() for cell in cells], lengths)
+
     def gates(
         self,
         input: Tensor,
@@ -216,17 +236,17 @@ class BistableCell(nn.Module):
 
     def _stacked(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """The parameters as the operators take them: kernel, memory, bias."""
-        kernel = torch.cat(self._named("kernelz", "kernelr", "kernelh"), dim=-1)
-        memory = torch.cat(self._named("memoryz", "memoryr"), dim=-1)
-        if not self.bias:
-            return kernel, memory, None
-        return kernel, memory, torch.cat(self._biases(), dim=-1)
+        parameters = self.parameters_by_gate()
+        kernel = torch.cat(parameters[:3], dim=-1)
+        memory = torch.cat(parameters[3:5], dim=-1)
+        return kernel, memory, torch.cat(parameters[5:], dim=-1) if self.bias else None
 
-    def _named(self, *names: str) -> list[Tensor]:
-        """These parameters, without nn.Module's look-up: it takes a microsecond each."""
-        own = self._parameters
+    def parameters_by_gate(self) -> list[Tensor]:
+        """U_c, U_a, U; w_c, w_a or W_c, W_a; and the biases there are, b_c, b_a and b."""
+        count = 8 if self.candidate_bias else 7 if self.bias else 5
+        own = self._parameters  # nn.Module's look-up would take a microsecond each
         # One that is parametrized is no longer there.
-        return [own[name] if name in own else getattr(self, name) for name in names]  # type: ignore[misc]
+        return [own[name] if name in own else getattr(self, name) for name in _PARAMETERS[:count]]  # type: ignore[misc]
 
     def extra_repr(self) -> str:
         """Sizes and options, as torch's cells show them."""

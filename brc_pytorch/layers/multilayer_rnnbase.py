@@ -13,7 +13,7 @@ from brc_pytorch.layers.brc_layer import BistableRecurrentCell
 from brc_pytorch.layers.checks import check_features, check_like, check_size
 from brc_pytorch.layers.neuromodulated_brc_layer import NeuromodulatedBistableRecurrentCell
 from brc_pytorch.layers.peephole_lstm import PeepholeLSTMCell
-from brc_pytorch.layers.scan import has_pair_state, scan
+from brc_pytorch.layers.scan import has_pair_state, scan, scan_layers
 
 # What a mode says of the cells we know. "RNN" names the family as well as its plainest member, so
 # it fits every cell whose state is one tensor.
@@ -272,7 +272,12 @@ class MultiLayerBase(nn.Module):
         self, input: Tensor, states: list[Tensor], lengths: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
         """All layers over (T, B, I): the last layer's hidden states, and all last states."""
-        initial = self._by_cell(input, states)
+        states = self._first_states(input, states)
+        if not self.bidirectional and not (self.dropout and self.training):
+            found = scan_layers([*self.cells], input, states, lengths)
+            if found is not None:
+                return found
+        initial = by_cell(states)
         last = []
         for layer in range(self.layers):
             outputs, last_of_layer = self._run_layer(layer, input, initial, lengths)
@@ -280,14 +285,13 @@ class MultiLayerBase(nn.Module):
             input = self._hand_on(layer, outputs)
         return input, [torch.stack(part) for part in zip(*last, strict=True)]
 
-    def _by_cell(self, input: Tensor, states: list[Tensor]) -> list[tuple[Tensor, ...]]:
-        """Check the input, and the parts of the state if given; return each cell's own state."""
+    def _first_states(self, input: Tensor, states: list[Tensor]) -> list[Tensor]:
+        """Check the input, and the parts of the state if given; return those to start from."""
         self._check_input(input)
-        if states:
-            self._check_states(states, input)
-        else:
-            states = self._initial_states(input)
-        return list(zip(*(part.unbind() for part in states), strict=True))
+        if not states:
+            return self._initial_states(input)
+        self._check_states(states, input)
+        return states
 
     def _initial_states(self, input: Tensor) -> list[Tensor]:
         zeros = input.new_zeros(len(self.cells), input.shape[1], self.hidden_size)
@@ -381,6 +385,11 @@ class MultiLayerBase(nn.Module):
 def not_at_default(options: Mapping[str, tuple[object, object]]) -> list[str]:
     """Show the options, each with its value and its default, whose values are other ones."""
     return [f"{name}={value}" for name, (value, default) in options.items() if value != default]
+
+
+def by_cell(states: list[Tensor]) -> list[tuple[Tensor, ...]]:
+    """Each cell's own part of states (layers * directions, B, H)."""
+    return list(zip(*(part.unbind() for part in states), strict=True))
 
 
 def _redrawn(cell: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from brc_pytorch.layers.bistable_cell import BistableCell, Initializer
 from brc_pytorch.layers.brc_layer import BistableRecurrentCell
-from brc_pytorch.layers.multilayer_rnnbase import MultiLayerBase, not_at_default
+from brc_pytorch.layers.multilayer_rnnbase import MultiLayerBase, by_cell, not_at_default
 from brc_pytorch.layers.neuromodulated_brc_layer import NeuromodulatedBistableRecurrentCell
 from brc_pytorch.ops.library import mixes_dtypes
 
@@ -148,7 +148,7 @@ class BistableRNN(MultiLayerBase):
             >>> bistable = (a > 1).float().mean()  # how much of the network holds a value
         """
         sequence, states, lengths = self._enter(input, hx)
-        initial = self._by_cell(sequence, states)
+        initial = by_cell(self._first_states(sequence, states))
         cells = self._bistable_cells()
         gates = []
         for layer in range(self.layers):

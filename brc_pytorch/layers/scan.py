@@ -2,7 +2,8 @@
 
 A cell is a module with ``forward(input_t, state)`` that returns the next state: one tensor (B, H),
 or a pair of these, hidden state first. It may offer ``scan(input, state, lengths, reverse)``, which
-returns the hidden states (T, B, H) and the last state.
+returns the hidden states (T, B, H) and the last state; and its type ``scan_layers(cells, input,
+states, lengths)``, which runs several, each on the outputs of the one before, or returns None.
 """
 
 from collections.abc import Callable, Sequence
@@ -67,7 +68,7 @@ def scan(
         ValueError: the cell returned a pair for one tensor, or one tensor for a pair.
     """
     if not _is_stepwise(cell):
-        if _defines_scan(cell):
+        if _defines(type(cell), "scan", "forward"):
             output, last = cell.scan(input, _joined(states), lengths, reverse)  # type: ignore[operator]
             return output, _split(last)
         kernel = _fused_kernel(cell)
@@ -88,6 +89,39 @@ def scan(
     return loop(step, input, states, valid, reverse)
 
 
+def scan_layers(
+    cells: Sequence[nn.Module],
+    input: Tensor,
+    states: list[Tensor],
+    lengths: Tensor | None = None,
+) -> tuple[Tensor, list[Tensor]] | None:
+    """Run cells over a sequence, each on the outputs of the one before, in one call.
+
+    The result is that of :func:`scan` of each in turn, where it is not None.
+
+    Args:
+        cells: L cells.
+        input: x_1 to x_T, (T, B, I).
+        states: the states before the first step, one tensor (L, B, H) or two.
+        lengths: how many steps of each row are data, (B) integers. Default: all T.
+
+    Returns:
+        The last cell's hidden states (T, B, H) and the parts of all last states, (L, B, H); or None
+        where these cells are to be run one by one.
+    """
+    kind = type(cells[0])
+    if not _defines(kind, "scan_layers", "scan", "forward"):
+        return None
+    for cell in cells:
+        if type(cell) is not kind or "scan" in vars(cell) or _is_stepwise(cell):
+            return None
+    found = kind.scan_layers(cells, input, _joined(tuple(states)), lengths)  # type: ignore[attr-defined]
+    if found is None:
+        return None
+    output, last = found
+    return output, list(_split(last))
+
+
 def _count(states: tuple[Tensor, ...]) -> str:
     return {1: "one tensor", 2: "a pair"}.get(len(states), f"a tuple of {len(states)}")
 
@@ -106,12 +140,12 @@ def _is_stepwise(cell: nn.Module) -> bool:
     return "forward" in own or any(own[name] for name in _HOOKS)
 
 
-def _defines_scan(cell: nn.Module) -> bool:
-    """Whether the cell has a ``scan`` at least as specific as its ``forward``."""
-    for base in type(cell).__mro__:
-        if "scan" in vars(base):
+def _defines(kind: type, name: str, *others: str) -> bool:
+    """Whether a type has a method of this name that is at least as specific as the others."""
+    for base in kind.__mro__:
+        if name in vars(base):
             return True
-        if "forward" in vars(base):
+        if any(other in vars(base) for other in others):
             return False
     return False
 

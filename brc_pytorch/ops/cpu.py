@@ -10,7 +10,7 @@ Symbols: T time, B batch, I input size, H hidden size; the tensors are those of
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,13 @@ class _Layer(ctypes.Structure):
         ("input_strides", ctypes.c_int64 * 3),
         ("input", ctypes.c_void_p),
         ("h_0", ctypes.c_void_p),
-        ("kernel", ctypes.c_void_p),
-        ("memory", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
+        ("kernel", ctypes.c_void_p * 3),
+        ("memory", ctypes.c_void_p * 2),
+        ("bias", ctypes.c_void_p * 3),
+        ("kernel_stride", ctypes.c_int64),
+        ("memory_stride", ctypes.c_int64),
         ("lengths", ctypes.c_void_p),
         ("kept_steps", ctypes.c_int64),
-        ("bias_gates", ctypes.c_int32),
         ("full_memory", ctypes.c_int32),
         ("is_double", ctypes.c_int32),
         ("reverse", ctypes.c_int32),
@@ -86,7 +87,11 @@ def _load() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(path))
         pointer = ctypes.c_void_p
         library.brc_instruction_sets.restype = ctypes.c_char_p
-        library.brc_forward.argtypes = (ctypes.POINTER(_Layer), pointer, pointer, pointer)
+        library.brc_forward.argtypes = (
+            ctypes.POINTER(_Layer),
+            ctypes.c_int32,
+            *(pointer,) * 3,
+        )
         library.brc_backward.argtypes = (ctypes.POINTER(_Layer), ctypes.POINTER(_Gradients))
         return library
     return None
@@ -130,6 +135,15 @@ def _dense(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
+def _gate_pointers(stacked: Tensor | None, hidden: int, gates: int) -> tuple[int | None, ...]:
+    """Where each gate's (*, H) begins in a dense (*, gates * H), None for one that is not there."""
+    if stacked is None:
+        return (None,) * gates
+    first, size = stacked.data_ptr(), hidden * stacked.element_size()
+    there = stacked.shape[-1] // max(hidden, 1)
+    return tuple(first + gate * size if gate < there else None for gate in range(gates))
+
+
 class _Call:
     """The C description of a layer, and the tensors whose memory it points to."""
 
@@ -144,23 +158,35 @@ class _Call:
         reverse: bool,
         gates: Tensor,
     ) -> None:
-        if lengths is not None:
-            lengths = lengths.to(input.device, torch.int64)
-        self.tensors = tuple(map(_dense, (h_0, kernel, memory, bias, lengths)))
+        hidden = h_0.shape[1]
+        self.tensors = tuple(map(_dense, (h_0, kernel, memory, bias, _as_int64(lengths))))
+        state, *stacked, ends = self.tensors
         self.layer = _Layer(
             *input.shape,
-            h_0.shape[1],
+            hidden,
             input.stride(),
             input.data_ptr(),
-            *map(_pointer, self.tensors),
+            _pointer(state),
+            *(
+                _gate_pointers(tensor, hidden, n)
+                for tensor, n in zip(stacked, (3, 2, 3), strict=True)
+            ),
+            3 * hidden,
+            2 * hidden,
+            _pointer(ends),
             gates.shape[0],
-            0 if bias is None else bias.shape[0] // max(h_0.shape[1], 1),
             memory.dim() == 2,  # noqa: PLR2004 - (H, 2H) in the nBRC, (2H) in the BRC
-            input.dtype == torch.float64,
-            reverse,
-            torch.get_num_threads(),
-            _instruction_set,
+            *_settings(input, reverse),
         )
+
+
+def _as_int64(lengths: Tensor | None) -> Tensor | None:
+    return None if lengths is None else lengths.to("cpu", torch.int64)
+
+
+def _settings(input: Tensor, reverse: bool) -> tuple[bool, bool, int, int]:
+    """The last fields of a layer's description."""
+    return input.dtype == torch.float64, reverse, torch.get_num_threads(), _instruction_set
 
 
 def _raise_on(status: int) -> None:
@@ -207,8 +233,59 @@ def _scan(
     outputs = output, last, gates = _scan_outputs(*inputs, kept_halves, overwrite_gates)
     call = _Call(*inputs, gates)
     assert _kernels is not None  # noqa: S101 - the operator is registered only where they are
-    _raise_on(_kernels.brc_forward(call.layer, *map(_pointer, outputs)))
+    _raise_on(_kernels.brc_forward(call.layer, 1, *map(_pointer, outputs)))
     return output, last, gates
+
+
+def _scan_layers_outputs(
+    input: Tensor,
+    h_0: Tensor,
+    parameters: list[Tensor],  # noqa: ARG001 - the operator's signature
+    lengths: Tensor | None,  # noqa: ARG001
+) -> tuple[Tensor, Tensor]:
+    """Return new tensors of the outputs' shapes: the top layer's (T, B, H), all last (L, B, H)."""
+    return input.new_empty(*input.shape[:2], h_0.shape[2]), h_0.new_empty(h_0.shape)
+
+
+def _scan_layers(
+    input: Tensor,
+    h_0: Tensor,
+    parameters: list[Tensor],
+    lengths: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    outputs = _scan_layers_outputs(input, h_0, parameters, lengths)
+    layers, batch, hidden = h_0.shape
+    h_0, lengths = h_0.contiguous(), _dense(_as_int64(lengths))
+    dense = [parameter.contiguous() for parameter in parameters]
+    pointers = [parameter.data_ptr() for parameter in dense]
+    of_layer = len(parameters) // layers
+    first_state, state_size = h_0.data_ptr(), batch * hidden * h_0.element_size()
+    shared = (
+        hidden,
+        hidden,
+        _pointer(lengths),
+        0,
+        parameters[3].dim() == 2,  # noqa: PLR2004 - (H, H) in the nBRC, (H) in the BRC
+        *_settings(input, reverse=False),
+    )
+    descriptions = (_Layer * layers)()
+    for layer in range(layers):
+        at = layer * of_layer
+        descriptions[layer] = _Layer(
+            *input.shape[:2],
+            input.shape[2] if layer == 0 else hidden,
+            hidden,
+            input.stride(),
+            input.data_ptr(),
+            first_state + layer * state_size,
+            tuple(pointers[at : at + 3]),
+            tuple(pointers[at + 3 : at + 5]),
+            tuple(pointers[at + 5 : at + of_layer]),
+            *shared,
+        )
+    assert _kernels is not None  # noqa: S101 - the operator is registered only where they are
+    _raise_on(_kernels.brc_forward(descriptions, layers, *map(_pointer, outputs), None))
+    return outputs
 
 
 def _scan_gradients(
@@ -295,7 +372,7 @@ def _write_gradients(
         grad_h_0.data_ptr(),
         grad_kernel.data_ptr(),
         grad_memory.data_ptr(),
-        None if call.layer.bias is None else grad_bias.data_ptr(),
+        None if inputs[4] is None else grad_bias.data_ptr(),
     )
     assert _kernels is not None  # noqa: S101 - the operator is registered only where they are
     _raise_on(_kernels.brc_backward(call.layer, arguments))
@@ -406,6 +483,25 @@ def _scan_and_keep(
     return output, last
 
 
+def _run_layers(
+    input: Tensor,
+    h_0: Tensor,
+    layers: Sequence[Sequence[Tensor]],
+    lengths: Tensor | None,
+) -> tuple[Tensor, Tensor] | None:
+    """Layers one upon the other in one call, where no gradient is wanted."""
+    if (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or input.dtype not in _COMPUTED
+        or needs_reference()
+    ):
+        return None
+    with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - as in _scan_and_keep
+        output, last = _layers_operator(input, h_0, [p for layer in layers for p in layer], lengths)
+    return output, last
+
+
 if _kernels is not None:
     _ops: Any = torch.library.Library("brc_pytorch", "FRAGMENT")  # type: ignore[no-untyped-call]
     _ops.define(
@@ -414,17 +510,24 @@ if _kernels is not None:
         " -> (Tensor output, Tensor last, Tensor gates)"
     )
     _ops.define(
+        "scan_layers(Tensor input, Tensor h_0, Tensor[] parameters, Tensor? lengths)"
+        " -> (Tensor output, Tensor last)"
+    )
+    _ops.define(
         "scan_backward(Tensor? grad_output, Tensor? grad_last, Tensor input, Tensor h_0,"
         " Tensor kernel, Tensor memory, Tensor? bias, Tensor? lengths, bool reverse,"
         " Tensor output, Tensor gates, bool input_needs_grad) -> (Tensor grad_input,"
         " Tensor grad_h_0, Tensor grad_kernel, Tensor grad_memory, Tensor grad_bias)"
     )
     _ops.impl("scan", _scan, "CPU")
+    _ops.impl("scan_layers", _scan_layers, "CPU")
     _ops.impl("scan_backward", _scan_backward, "CPU")
     torch.library.register_fake("brc_pytorch::scan", _scan_outputs, lib=_ops)
+    torch.library.register_fake("brc_pytorch::scan_layers", _scan_layers_outputs, lib=_ops)
     torch.library.register_fake("brc_pytorch::scan_backward", _scan_gradients, lib=_ops)
     torch.library.register_autograd(
         "brc_pytorch::scan", _backward, setup_context=_setup_context, lib=_ops
     )
     _operator = torch.ops.brc_pytorch.scan.default
-    register_backend("cpu", Backend("cpu", _run, _run))
+    _layers_operator = torch.ops.brc_pytorch.scan_layers.default
+    register_backend("cpu", Backend("cpu", _run, _run, _run_layers))

@@ -5,7 +5,7 @@ registered; the reference serves every device that has none.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,6 +32,19 @@ class Recurrence(Protocol):
         """Return the output sequence (T, B, H) and the last states (B, H)."""
 
 
+class Layers(Protocol):
+    """Layers of one recurrence, one upon the other: :func:`scan_layers` behind its checks."""
+
+    def __call__(
+        self,
+        input: Tensor,
+        h_0: Tensor,
+        layers: Sequence[Sequence[Tensor]],
+        lengths: Tensor | None,
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the last layer's output (T, B, H) and all last states (L, B, H), or None."""
+
+
 @dataclass(frozen=True)
 class Backend:
     """One implementation of both recurrences.
@@ -40,11 +53,13 @@ class Backend:
         device_type: the kind of device it computes on (``"cpu"``, ``"cuda"``), None for any.
         brc: the BRC over time.
         nbrc: the nBRC over time.
+        layers: several layers at once, if it can: of the nBRC where their memories are matrices.
     """
 
     device_type: str | None
     brc: Recurrence
     nbrc: Recurrence
+    layers: Layers | None = None
 
 
 _backends = {"reference": Backend(None, reference.brc_scan, reference.nbrc_scan)}
@@ -273,3 +288,58 @@ def nbrc(
     """
     _check(input, h_0, kernel, memory, bias, lengths, full_memory=True)
     return _select(input.device).nbrc(input, h_0, kernel, memory, bias, lengths, reverse)
+
+
+def scan_layers(
+    input: Tensor,
+    h_0: Tensor,
+    layers: Sequence[Sequence[Tensor]],
+    lengths: Tensor | None,
+) -> tuple[Tensor, Tensor] | None:
+    """Layers of one recurrence in one call, each taking the outputs of the one before.
+
+    Args:
+        input: x_1 to x_T, (T, B, I), T > 0.
+        h_0: the states before the first step, (L, B, H).
+        layers: for each layer its parameters gate by gate: U_c, U_a, U, each (I, H), in all layers
+            but the first (H, H); w_c, w_a, each (H), or W_c, W_a, each (H, H); and the biases b_c,
+            b_a (and the candidate's), each (H), or none.
+        lengths: how many steps of each row are data, (B) integers, or None for all T.
+
+    Returns:
+        The last layer's output (T, B, H) and the last states of all layers (L, B, H); or None where
+        nothing is gained, or the arguments are not as said above: then the layers are to be run one
+        by one, which also says what is wrong.
+    """
+    run = _backends[backend_for(input.device)].layers
+    if run is None or not _are_layers(input, h_0, layers, lengths):
+        return None
+    return run(input, h_0, layers, lengths)
+
+
+def _are_layers(
+    input: Tensor,
+    h_0: Tensor,
+    layers: Sequence[Sequence[Tensor]],
+    lengths: Tensor | None,
+) -> bool:
+    if input.dim() != 3 or h_0.dim() != 3 or input.shape[0] == 0:  # noqa: PLR2004 - T, B, I; L, B, H
+        return False
+    _, batch, features = input.shape
+    hidden = h_0.shape[2]
+    if lengths is not None and (lengths.shape != (batch,) or lengths.is_floating_point()):
+        return False
+    memory, biases = layers[0][3].dim(), len(layers[0]) - 5
+    tensors = [h_0]
+    shapes: list[tuple[int, ...]] = [(len(layers), batch, hidden)]
+    for parameters in layers:
+        tensors += parameters
+        shapes += ((features, hidden),) * 3 + ((hidden,) * memory,) * 2 + ((hidden,),) * biases
+        features = hidden
+    dtype, device = input.dtype, input.device
+    return (
+        memory in (1, 2)
+        and biases in (0, 2, 3)
+        and [tensor.shape for tensor in tensors] == shapes
+        and all(tensor.dtype == dtype and tensor.device == device for tensor in tensors)
+    )

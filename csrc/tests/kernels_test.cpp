@@ -87,15 +87,23 @@ struct Problem {
     return total;
   }
 
+  brc_layer describe(int instruction_set, int threads) const {
+    const std::int64_t B = c.batch, I = c.input_size, H = c.hidden_size;
+    const auto bias = [&](int gate) {
+      return gate < c.bias_gates ? inputs[4].data() + gate * H : nullptr;
+    };
+    return {c.steps, B, I, H, {B * I, I, 1}, inputs[0].data(), inputs[1].data(),
+            {inputs[2].data(), inputs[2].data() + H, inputs[2].data() + 2 * H},
+            {inputs[3].data(), inputs[3].data() + H},
+            {bias(0), bias(1), bias(2)},
+            3 * H, 2 * H, c.with_lengths ? lengths.data() : nullptr, c.kept_steps,
+            c.full_memory, sizeof(T) == 8, c.reverse, threads, instruction_set};
+  }
+
   // Runs both passes; returns the gradients, in the order of `inputs`.
   std::vector<std::vector<T>> run(int instruction_set, int threads, std::vector<T>& output) const {
     const std::int64_t B = c.batch, I = c.input_size, H = c.hidden_size;
-    const brc_layer layer{c.steps, B, I, H, {B * I, I, 1},
-                          inputs[0].data(), inputs[1].data(), inputs[2].data(), inputs[3].data(),
-                          c.bias_gates ? inputs[4].data() : nullptr,
-                          c.with_lengths ? lengths.data() : nullptr, c.kept_steps,
-                          c.bias_gates, c.full_memory, sizeof(T) == 8, c.reverse, threads,
-                          instruction_set};
+    const brc_layer layer = describe(instruction_set, threads);
     const T nan = std::numeric_limits<T>::quiet_NaN();
     output.assign(c.steps * B * H, nan);
     std::vector<T> last(B * H, nan), gates(c.kept_steps * B * 2 * H, nan);
@@ -106,7 +114,7 @@ struct Problem {
                                   gradients[0].data(), {B * I, I, 1}, gradients[1].data(),
                                   gradients[2].data(), gradients[3].data(),
                                   c.bias_gates ? gradients[4].data() : nullptr};
-    if (brc_forward(&layer, output.data(), last.data(), gates.data()) ||
+    if (brc_forward(&layer, 1, output.data(), last.data(), gates.data()) ||
         brc_backward(&layer, &arguments))
       throw std::bad_alloc();
     return gradients;
@@ -141,13 +149,39 @@ bool check(const Case& c, int instruction_set, int threads) {
   return std::abs(predicted - measured) < 50 * tolerance * (1 + std::abs(measured));
 }
 
+// Three layers at once give the same bits as one after the other, for any number of threads.
+template <class T>
+bool check_layers(Case c, int instruction_set, int threads) {
+  c.kept_steps = 0;
+  const std::int64_t B = c.batch, H = c.hidden_size;
+  constexpr int count = 3;
+  std::vector<Problem<T>> problems{{c, 1}};
+  c.input_size = H;
+  for (unsigned seed = 2; seed <= count; ++seed) problems.emplace_back(c, seed);
+  std::vector<T> expected, output(c.steps * B * H), last(count * B * H), last_in_turn(count * B * H);
+  std::vector<brc_layer> layers;
+  for (int l = 0; l < count; ++l) {
+    problems[l].lengths = problems[0].lengths;
+    layers.push_back(problems[l].describe(instruction_set, threads));
+    if (l > 0) layers[l].input = nullptr;
+    if (l > 0) problems[l].inputs[0] = expected;
+    expected.resize(c.steps * B * H);
+    const brc_layer alone = problems[l].describe(instruction_set, 1);
+    if (brc_forward(&alone, 1, expected.data(), last_in_turn.data() + l * B * H, nullptr))
+      throw std::bad_alloc();
+  }
+  if (brc_forward(layers.data(), count, output.data(), last.data(), nullptr))
+    throw std::bad_alloc();
+  return output == expected && last == last_in_turn;
+}
+
 }  // namespace
 
 int main() {
   const std::string names = brc_instruction_sets();
   int sets = 1, passed = 0, failed = 0;
   for (const char letter : names) sets += letter == ',';
-  // The last three are large enough for several threads, the last two to share out units.
+  // The last three are large enough for several threads, the last two for teams of them.
   const std::int64_t shapes[][4] = {{1, 1, 1, 1},  {7, 3, 2, 5}, {6, 9, 17, 19},
                                     {3, 2, 33, 50}, {20, 30, 1, 3}, {2, 0, 3, 4},
                                     {40, 12, 4, 16}, {4, 5, 0, 7}, {30, 20, 32, 64},
@@ -159,7 +193,8 @@ int main() {
                      bool(options & 4), options & 8 ? steps : steps * (options % 3) / 3,
                      options % 3 + (options % 3 == 1)};
         if (hidden >= 64 && options % 5) continue;  // takes long
-        const bool ok = check<float>(c, set, 64) && check<double>(c, set, 3);
+        const bool ok = check<float>(c, set, 64) && check<double>(c, set, 3) &&
+                        check_layers<float>(c, set, 5) && check_layers<double>(c, set, 64);
         if (!ok)
           std::printf("failed: instruction set %d of %s, T %ld B %ld I %ld H %ld, options %d\n", set,
                       names.c_str(), long(steps), long(batch), long(input), long(hidden), options);

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from brc_pytorch import BRC, NBRC, ops
@@ -103,6 +104,49 @@ def test_packed_sequences(network_type, batch_first, enforce_sorted):
             assert not of_row[:, length:].any()
 
 
+def _halve(cell):
+    register_parametrization(cell, "kernelz", _Halved())
+
+
+class _Halved(nn.Module):
+    def forward(self, x):
+        return x / 2
+
+
+@pytest.mark.parametrize("network_type", NETWORKS)
+@pytest.mark.parametrize(
+    ("options", "prepare"),
+    [
+        ({}, None),
+        ({"bidirectional": True}, None),
+        ({"bias": False}, None),
+        ({"candidate_bias": True}, None),
+        ({"learn_initial_state": True}, lambda rnn: nn.init.normal_(rnn.initial_state)),
+        ({}, lambda rnn: _halve(rnn.cells[1])),
+        ({}, lambda rnn: rnn.cells[0].register_forward_hook(lambda *call: call[2] + 1)),
+    ],
+    ids=["plain", "bidirectional", "no bias", "candidate bias", "state", "parametrized", "hook"],
+)
+@pytest.mark.parametrize("form", ["batch", "one sequence", "packed"])
+def test_without_gradients_the_results_are_the_same(network_type, options, prepare, form):
+    rnn = network_type(3, 5, num_layers=3, batch_first=True, **options)
+    for parameter in rnn.parameters():
+        nn.init.normal_(parameter)
+    if prepare:
+        prepare(rnn)
+    x = torch.randn(4, 9, 3)
+    if form == "one sequence":
+        x = x[0]
+    elif form == "packed":
+        x = pack_padded_sequence(x, [4, 9, 1, 4], batch_first=True, enforce_sorted=False)
+    expected, expected_h_n = rnn(x)
+    with torch.no_grad():
+        output, h_n = rnn(x)
+        again, _ = rnn(x, h_n)
+    torch.testing.assert_close((output, h_n), (expected, expected_h_n), rtol=0, atol=0)
+    torch.testing.assert_close(again, rnn(x, h_n)[0], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("network_type", NETWORKS)
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_gates_rebuild_the_output(network_type, batch_first):
@@ -134,6 +178,8 @@ def test_dropout_acts_between_layers_in_training_only(network_type):
     first_layer.cells[0] = rnn.cells[0]
     trained, again = rnn(x)[0], rnn(x)[0]
     assert not torch.equal(trained, again)
+    with torch.no_grad():
+        assert not torch.equal(rnn(x)[0], rnn(x)[0])
     torch.testing.assert_close(rnn(x)[1][0], first_layer(x)[1][0])  # before any dropout
     rnn.eval()
     torch.testing.assert_close(rnn(x), rnn(x), rtol=0, atol=0)

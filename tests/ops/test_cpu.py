@@ -231,7 +231,7 @@ def test_padding_has_no_effect_whatever_it_holds(recurrence):
 @every_set
 @dtypes
 @pytest.mark.parametrize(
-    ("steps", "batch", "hidden"), [(40, 29, 50), (60, 2, 371)], ids=["rows", "units"]
+    ("steps", "batch", "hidden"), [(40, 29, 50), (300, 2, 71)], ids=["rows", "teams"]
 )
 def test_any_number_of_threads_computes_the_same(
     recurrence, instructions, dtype, steps, batch, hidden
@@ -252,6 +252,147 @@ def test_any_number_of_threads_computes_the_same(
         for one, same in zip(results[0][:4], other[:4], strict=True):  # to grad h_0
             assert torch.equal(one, same)
         torch.testing.assert_close(results[0][4:], other[4:], rtol=1e-3, atol=1e-3)
+
+
+@both
+@settings(max_examples=40)
+@given(
+    steps=st.integers(1, 90),
+    batch=st.integers(0, 5),
+    inputs=st.integers(0, 40),
+    hidden=st.integers(1, 70),
+    count=st.integers(1, 4),
+    bias_gates=st.sampled_from([0, 2, 3]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    with_lengths=st.booleans(),
+    strided=st.booleans(),
+    threads=st.integers(1, 9),
+)
+def test_layers_at_once_are_layers_in_turn(
+    recurrence,
+    steps,
+    batch,
+    inputs,
+    hidden,
+    count,
+    bias_gates,
+    dtype,
+    with_lengths,
+    strided,
+    threads,
+):
+    h_0 = torch.randn(count, batch, hidden, dtype=dtype)
+    lengths = torch.randint(-1, steps + 2, (batch,)) if with_lengths else None
+    input = torch.randn(batch, inputs, steps, dtype=dtype).permute(2, 0, 1)
+    if not strided:
+        input = input.contiguous()
+    memory = (hidden, hidden) if recurrence == "nbrc" else (hidden,)
+    layers, expected, last = [], input, []
+    for layer in range(count):
+        kernels = [torch.randn(expected.shape[2], hidden, dtype=dtype) for _ in range(3)]
+        memories = [torch.randn(*memory, dtype=dtype) / hidden for _ in range(2)]
+        if strided:
+            kernels[1] = kernels[1].t().contiguous().t()
+        biases = [torch.randn(hidden, dtype=dtype) for _ in range(bias_gates)]
+        layers.append([*kernels, *memories, *biases])
+        expected, last_of_layer = operator(recurrence)(
+            expected,
+            h_0[layer],
+            torch.cat(kernels, -1),
+            torch.cat(memories, -1),
+            torch.cat(biases) if biases else None,
+            lengths=lengths,
+        )
+        last.append(last_of_layer)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        with torch.no_grad():
+            output, h_n = library.scan_layers(input, h_0, layers, lengths)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(output, expected)
+    assert torch.equal(h_n, torch.stack(last))
+
+
+def two_layers(recurrence, hidden=4):
+    """Arguments of a network of two layers with three inputs."""
+    memory = (hidden, hidden) if recurrence == "nbrc" else (hidden,)
+    layers = [
+        [torch.randn(inputs, hidden) for _ in range(3)]
+        + [torch.randn(*memory) for _ in range(2)]
+        + [torch.randn(hidden) for _ in range(2)]
+        for inputs in (3, hidden)
+    ]
+    return [torch.randn(5, 2, 3), torch.randn(2, 2, hidden), layers, None]
+
+
+def test_a_team_of_threads_shares_one_row_bit_for_bit():
+    x, _, layers, _ = two_layers("nbrc", hidden=128)
+    x, h_0 = x.new_zeros(1000, 1, 3).normal_(), torch.randn(2, 1, 128)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3, 8):
+            torch.set_num_threads(threads)
+            with torch.no_grad():
+                results += [library.scan_layers(x, h_0, layers, None) for _ in range(5)]
+    finally:
+        torch.set_num_threads(before)
+    for output, last in results:
+        assert torch.equal(output, results[0][0])
+        assert torch.equal(last, results[0][1])
+
+
+@both
+def test_layers_are_run_one_by_one_where_at_once_will_not_do(recurrence):
+    def at_once(place=None, value=None, grad=False):
+        arguments = two_layers(recurrence)
+        if place is not None:
+            arguments[place] = value
+        with torch.set_grad_enabled(grad):
+            return library.scan_layers(*arguments)
+
+    assert at_once() is not None
+    assert at_once(grad=True) is None
+    with ops.backend("reference"):
+        assert at_once() is None
+    with torch.no_grad():
+        arguments = two_layers(recurrence)
+        seen = []
+        torch.func.vmap(lambda x: seen.append(library.scan_layers(*arguments)) or x)(torch.ones(2))
+        assert seen == [None]
+    for place, value in [
+        (0, torch.randn(5, 2, 4)),
+        (0, torch.randn(0, 2, 3)),
+        (0, torch.randn(5, 2, 3, dtype=torch.float64)),
+        (0, torch.randn(5, 2, 3, device="meta")),
+        (0, torch.randn(5, 3)),
+        (1, torch.randn(2, 3, 4)),
+        (1, torch.randn(3, 2, 4)),
+        (1, torch.randn(2, 4)),
+        (3, torch.tensor([1])),
+        (3, torch.tensor([1.0, 2.0])),
+    ]:
+        assert at_once(place, value) is None, (place, value.shape, value.dtype)
+    for number in range(7):
+        layers = two_layers(recurrence)[2]
+        layers[1][number] = torch.randn(9, 9)
+        assert at_once(2, layers) is None, number
+        layers[1][number] = two_layers(recurrence)[2][1][number].double()
+        assert at_once(2, layers) is None, number
+    layers = two_layers(recurrence)[2]
+    assert at_once(2, [layers[0], layers[1][:5]]) is None
+    assert at_once(2, [layer[:6] for layer in layers]) is None
+
+
+@both
+def test_opcheck_of_layers(recurrence):
+    x, h_0, layers, _ = two_layers(recurrence)
+    parameters = [parameter for layer in layers for parameter in layer]
+    scan_layers = torch.ops.brc_pytorch.scan_layers.default
+    for lengths in (None, torch.tensor([3, 5])):
+        torch.library.opcheck(scan_layers, (x, h_0, parameters, lengths))
 
 
 def test_several_python_threads_at_once():
@@ -295,19 +436,19 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit of Linux")
 def test_threads_that_cannot_be_had_are_done_without():
-    """Threads that wait for each other: none may start if one cannot."""
+    """A team, whose threads wait for each other, has one member fewer."""
     script = """
 import resource, torch
 from brc_pytorch import ops
-tensors = [torch.randn(*shape) for shape in ((300, 1, 30), (1, 256), (30, 768), (256, 512))]
+tensors = [torch.randn(*shape) for shape in ((300, 1, 100), (1, 256), (100, 768), (512,))]
 torch.set_num_threads(1)
-expected = ops.nbrc(*tensors)[0]
+expected = ops.brc(*tensors)[0]
 torch.set_num_threads(4)
 pages = int(open("/proc/self/statm").read().split()[0])
 before = resource.getrlimit(resource.RLIMIT_AS)
 one_stack = (pages << 12) + (12 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (one_stack, before[1]))
-output = ops.nbrc(*tensors)[0]
+output = ops.brc(*tensors)[0]
 resource.setrlimit(resource.RLIMIT_AS, before)
 assert torch.equal(output, expected)
 """
