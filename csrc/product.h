@@ -41,6 +41,12 @@ enum class Right { packed, row_major };  // panel by panel, or element (k, n) at
 template <class T, int width, int vectors, int M, Left left>
 void tile(int64_t K, const T* a, int64_t lda, const T* b, int64_t ldb, const T* init,
           int64_t ld_init, T* c, int64_t ldc) {
+  // The result is then a gradient of weights: if large, it is far away when it is met again.
+  if (left == Left::columns)
+#pragma GCC unroll 9
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 3
+      for (int v = 0; v < vectors; ++v) __builtin_prefetch(c + m * ldc + v * width, 1);
   Vector<T, width> sum[M][vectors] = {};
   for (int64_t k = 0; k < K; ++k, b += ldb) {
     Vector<T, width> right[vectors];
