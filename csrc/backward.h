@@ -194,9 +194,10 @@ struct Backward {
       if (grad_output)
         gather(sequence, grad_output, gradients.grad_output_strides, H, first, count,
                own.grad_output, P);
-      if (!sequence.keeps_gates(first)) {
-        drive(plan, weights.forward, count * n, own.input, own.gates);
-        if constexpr (full) feed_back(plan, weights.forward, count * n, own.states, own.gates);
+      const int64_t not_kept = layer.steps - layer.kept_steps - first;
+      if (const int64_t again = not_kept < count ? not_kept : count; again > 0) {
+        drive(plan, weights.forward, again * n, own.input, own.gates);
+        if constexpr (full) feed_back(plan, weights.forward, again * n, own.states, own.gates);
       }
 
       for (int64_t s = count - 1; s >= 0; --s) {
