@@ -240,13 +240,14 @@ struct Backward {
   static void sum(const Plan<T>& plan, int64_t rows, int64_t gates, int64_t ld, int threads,
                   Get&& get, T* to) {
     for (int64_t i = 0; i < rows; ++i)
-      for (int64_t gate = 0; gate < gates; ++gate, to += plan.hidden)
-        for (int64_t j = 0; j < plan.hidden; ++j) {
-          const int64_t from = i * ld + gate * plan.ld_state + j;
-          T total = get(0)[from];
-          for (int thread = 1; thread < threads; ++thread) total += get(thread)[from];
-          to[j] = total;
+      for (int64_t gate = 0; gate < gates; ++gate, to += plan.hidden) {
+        const int64_t from = i * ld + gate * plan.ld_state;
+        std::memcpy(to, get(0) + from, size_t(plan.hidden) * sizeof(T));
+        for (int thread = 1; thread < threads; ++thread) {
+          const T* const part = get(thread) + from;
+          for (int64_t j = 0; j < plan.hidden; ++j) to[j] += part[j];
         }
+      }
   }
 
   static void reduce(const brc_layer& layer, const brc_gradients& gradients, void* const* own,
