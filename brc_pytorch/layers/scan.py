@@ -113,7 +113,7 @@ def scan_layers(
     if not _defines(kind, "scan_layers", "scan", "forward"):
         return None
     for cell in cells:
-        if type(cell) is not kind or "scan" in vars(cell) or _is_stepwise(cell):
+        if type(cell) is not kind or "scan" in cell.__dict__ or _is_stepwise(cell):
             return None
     found = kind.scan_layers(cells, input, _joined(tuple(states)), lengths)  # type: ignore[attr-defined]
     if found is None:
@@ -136,16 +136,17 @@ def _split(state: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 def _is_stepwise(cell: nn.Module) -> bool:
     """Whether someone watches the single steps of this cell, or has replaced them."""
-    own = vars(cell)
+    own = cell.__dict__
     return "forward" in own or any(own[name] for name in _HOOKS)
 
 
 def _defines(kind: type, name: str, *others: str) -> bool:
     """Whether a type has a method of this name that is at least as specific as the others."""
+    # Not vars(): before torch 2.9 torch.compile could not trace it.
     for base in kind.__mro__:
-        if name in vars(base):
+        if name in base.__dict__:
             return True
-        if any(other in vars(base) for other in others):
+        if any(other in base.__dict__ for other in others):
             return False
     return False
 

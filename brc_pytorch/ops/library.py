@@ -73,6 +73,10 @@ _MISSING = {
     "the cells work, step by step and much slower; `pip install triton` brings it",
 }
 _said: set[str] = set()
+# Asked once, here: torch.compile could not trace the question before torch 2.9.
+_WITH_AUTOCAST = frozenset(
+    filter(torch.amp.is_autocast_available, ("cpu", "cuda", "hpu", "mps", "mtia", "xpu"))
+)
 
 
 def register_backend(name: str, implementation: Backend) -> None:
@@ -165,8 +169,7 @@ def _say_once_that_kernels_are_missing(device_type: str) -> None:
 
 def mixes_dtypes(device: torch.device) -> bool:
     """Whether autocast chooses the dtypes on this device, so that arguments may differ in them."""
-    kind = device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return device.type in _WITH_AUTOCAST and torch.is_autocast_enabled(device.type)
 
 
 def _check(
