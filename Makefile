@@ -23,10 +23,12 @@ test: setup  ## run the tests, without those that take minutes
 test-slow: setup  ## run the tests that take minutes
 	$(BIN)/pytest -m slow
 
-test-kernels: setup  ## run the compiled kernels' own tests under AddressSanitizer
-	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DBRC_SANITIZE=ON -DBRC_TESTS=ON
-	$(BIN)/cmake --build build/sanitize --target brc_tests
-	build/sanitize/brc_tests
+test-kernels: setup  ## run the compiled kernels' own tests under sanitizers
+	for sanitizers in address,undefined thread; do \
+		$(BIN)/cmake -S . -B build/sanitize-$${sanitizers%,*} -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DBRC_SANITIZE=$$sanitizers -DBRC_TESTS=ON && \
+		$(BIN)/cmake --build build/sanitize-$${sanitizers%,*} --target brc_tests && \
+		build/sanitize-$${sanitizers%,*}/brc_tests || exit 1; \
+	done
 
 # Triton reads the variable when it is imported: the interpreter needs a process of its own.
 test-triton: setup  ## run the GPU kernels in Triton's interpreter, on the CPU

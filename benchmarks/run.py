@@ -49,7 +49,7 @@ CASES = (
     Case("T600 B100 H100 training", 600, 100, 1, 100, training=True, rounds=7, slow_rounds=3),
     Case("T100 B32 H512 training", 100, 32, 1, 512, training=True, rounds=7, slow_rounds=3),
     Case("T10000 B8 H64 training", 10000, 8, 1, 64, training=True, rounds=3, slow_rounds=0),
-    Case("T1000 B1 H128 no_grad", 1000, 1, 1, 128, training=False, rounds=15, slow_rounds=5),
+    Case("T1000 B1 H128 no_grad", 1000, 1, 1, 128, False, rounds=15, slow_rounds=5, calls=5),
     Case("T1 B1 H100 no_grad", 1, 1, 1, 100, training=False, rounds=15, slow_rounds=5, calls=200),
 )
 

@@ -123,12 +123,11 @@ class Workspace {
 
 thread_local Memory Workspace::kept_;
 
-// Multiply-adds that a layer takes, or what takes as long: those of its input, and those of its states
-// with the nonlinearities, which come step by step.
+// Multiply-adds that a layer takes, or what takes as long: those of its input, and those of its
+// states with the nonlinearities, which come step by step.
 struct Work {
   double drive = 0, recur = 0;
 
-  Work() = default;
   explicit Work(const brc_layer& layer) {
     const double units = double(layer.steps) * double(layer.batch) * double(layer.hidden_size);
     drive = 3.0 * units * double(layer.input_size);
@@ -159,9 +158,9 @@ void in_parallel(int threads, const Body& body) {
   for (std::thread& thread : started) thread.join();
 }
 
-// Some batch rows' way through all layers, by one thread or several. Each takes any stage of a chunk
-// that the others' work allows, the highest layer's first; so one alone goes through all layers with
-// a chunk while it is in its cache, and needs one slot where several need two.
+// Some batch rows' way through all layers, by one thread or several. Each takes any stage of a
+// chunk that the others' work allows, the highest layer's first; so one alone goes through all
+// layers with a chunk while it is in its cache, and needs one slot where several need two.
 class Stream {
  public:
   Stream(const ForwardPass& pass, std::int64_t chunks, int slots)
@@ -208,21 +207,19 @@ class Stream {
   bool advance() {
     for (std::size_t l = layers_.size(); l-- > 0;) {
       Layer& layer = layers_[l];
-      if (take(layer.recur, layer.lane, pass_.recur, [&](auto chunk) { return may_recur(l, chunk); }))
-        return true;
-      if (take(layer.drive, layer.lane, pass_.drive, [&](auto chunk) { return may_drive(l, chunk); }))
-        return true;
+      if (take(l, layer.recur, &Stream::may_recur, pass_.recur)) return true;
+      if (take(l, layer.drive, &Stream::may_drive, pass_.drive)) return true;
     }
     return false;
   }
 
-  template <class May>
-  bool take(Stage& stage, const Lane& lane, void (*work)(const Lane&, std::int64_t), May&& may) {
+  bool take(std::size_t l, Stage& stage, bool (Stream::*may)(std::size_t, std::int64_t) const,
+            void (*work)(const Lane&, std::int64_t)) {
     std::int64_t chunk = stage.begun.load(std::memory_order_relaxed);
-    if (chunk == chunks_ || !may(chunk) ||
+    if (chunk == chunks_ || !(this->*may)(l, chunk) ||
         !stage.begun.compare_exchange_strong(chunk, chunk + 1, std::memory_order_relaxed))
       return false;
-    work(lane, chunk);
+    work(layers_[l].lane, chunk);
     stage.ended[chunk % 2].store(chunk + 1, std::memory_order_release);
     return true;
   }
@@ -297,12 +294,13 @@ int brc_forward(const brc_layer* layers, std::int32_t count, void* output, void*
     weights.push_back(workspace.add(pass.sizes(layers[l], {0, 0}, longest).weights));
   std::vector<Place> places;
   for (int i = 0; i < division.parts; ++i) {
+    const Range rows = division.rows(first, i);
     std::size_t most_gates = 0;
     for (int l = 0; l < count; ++l)
-      most_gates = std::max(most_gates, pass.sizes(layers[l], division.rows(first, i), longest).gates);
+      most_gates = std::max(most_gates, pass.sizes(layers[l], rows, longest).gates);
     const std::size_t gates_of_all = alone ? workspace.add(most_gates) : 0;
     for (int l = 0; l < count; ++l) {
-      const LaneSizes sizes = pass.sizes(layers[l], division.rows(first, i), longest);
+      const LaneSizes sizes = pass.sizes(layers[l], rows, longest);
       Place& place = places.emplace_back();
       for (int slot = 0; slot < 2; ++slot) {
         place.gates[slot] = alone ? gates_of_all : workspace.add(sizes.gates);
@@ -317,7 +315,8 @@ int brc_forward(const brc_layer* layers, std::int32_t count, void* output, void*
   std::deque<Stream> streams;
   for (int i = 0; i < division.parts; ++i) {
     const Range rows = division.rows(first, i);
-    Stream& stream = streams.emplace_back(pass, pass.sizes(first, rows, longest).chunks, alone ? 1 : 2);
+    const std::int64_t chunks = pass.sizes(first, rows, longest).chunks;
+    Stream& stream = streams.emplace_back(pass, chunks, alone ? 1 : 2);
     for (int l = 0; l < count; ++l) {
       const Place& place = places[std::size_t(i * count + l)];
       const bool top = l == count - 1;

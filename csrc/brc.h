@@ -62,8 +62,8 @@ typedef struct {
  * whose position is `instruction_set`. */
 BRC_API const char* brc_instruction_sets(void);
 
-/* `count` layers, one upon the other: each takes the outputs of the one before. They agree in all but
- * input, input size and parameters, the sizes of all layers but the first being (T, B, H, H); several
+/* `count` layers, one upon the other: each takes the outputs of the one before. They agree in all
+ * but input, input size and parameters, the sizes of all but the first being (T, B, H, H); several
  * keep no gates. output (T, B, H) contiguous: the last layer's h_t, zero where a row has ended; last
  * (count, B, H) contiguous: each row's last states; gates (K, B, 2H) contiguous: c_t and a_t - 1 for
  * the backward pass, in the input's order. Returns 0, or 1 for lack of memory. */

@@ -20,8 +20,8 @@ struct Outputs {
   void* gates;
 };
 
-// Some batch rows' way through one layer. It goes by chunks of steps; a chunk's gates and states are
-// in slot `chunk % 2` while they are needed.
+// Some batch rows' way through one layer. It goes by chunks of steps; a chunk's gates and states
+// are in slot `chunk % 2` while they are needed.
 struct Lane {
   const brc_layer* layer;
   Range rows;

@@ -7,8 +7,8 @@
 
 namespace brc::BRC_ISA {
 
-// Packs the gates' parameters, (K, H) each, side by side as a right factor (K, gates * P); the columns
-// that pad a gate from H to P are zero.
+// Packs the gates' parameters, (K, H) each, side by side as a right factor (K, gates * P); the
+// columns that pad a gate from H to P are zero.
 template <class T>
 void pack(int64_t K, int64_t gates, const Plan<T>& plan, const void* const* parameters,
           int64_t stride, T* packed) {

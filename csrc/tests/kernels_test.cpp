@@ -1,5 +1,5 @@
-// The kernels' own test, meant to run under AddressSanitizer: every buffer is as large as the
-// interface says and no larger. Outputs are compared with the equations written out, gradients with
+// The kernels' own test, meant to run under sanitizers: every buffer is as large as the interface
+// says and no larger. Outputs are compared with the equations written out, gradients with
 // a difference quotient along a random direction.
 
 #include <cmath>
