@@ -27,7 +27,7 @@ from brc_pytorch.experiments.results import (
     RunFiles,
     read_experiment,
 )
-from brc_pytorch.experiments.training import EPOCHS, TEST, TRAINING, write_file
+from brc_pytorch.experiments.train.files import EPOCHS, TEST, TRAINING, write_file
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, with dashes for prints in
 # grey; a cell keeps its own in every plot, and cells of the user's own take what is left.

@@ -21,7 +21,7 @@ from brc_pytorch.experiments.results import (
     setups,
 )
 from brc_pytorch.experiments.tables import Table, duration, seconds, summarise
-from brc_pytorch.experiments.training import write_file
+from brc_pytorch.experiments.train.files import write_file
 
 _BARE = "unfinished: has written nothing"
 

@@ -4,16 +4,21 @@ An experiment that is still under way is read as far as it has come.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from brc_pytorch.experiments.sweep import EXPERIMENT
 from brc_pytorch.experiments.tasks import CELLS, TASKS, Task, nearest
-from brc_pytorch.experiments.training import CONFIG, EPOCHS, RESULT, read_json
+from brc_pytorch.experiments.train.files import (
+    CONFIG,
+    EPOCHS,
+    EXPERIMENT,
+    RESULT,
+    DamagedFileError,
+    read_json,
+)
 
 WINDOW = 100
 """Gradient iterations in the moving average of the training loss."""
@@ -124,8 +129,8 @@ class Experiment:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"directory: expected JSON in {path}, got {error}") from error
+    except DamagedFileError as error:
+        raise ValueError(f"directory: {error}") from error
 
 
 def read_experiment(directory: Path) -> Experiment:

@@ -19,20 +19,16 @@ from typing import Any
 
 from brc_pytorch.experiments.executors import Train, devices, in_processes, in_this_process
 from brc_pytorch.experiments.locks import LockedError, hold
+from brc_pytorch.experiments.train.files import EXPERIMENT, RESULT, read_json, write_json
 from brc_pytorch.experiments.training import (
-    RESULT,
     Progress,
     Report,
     Run,
     check_device_name,
     check_same,
     command_line,
-    read_json,
     train,
-    write_json,
 )
-
-EXPERIMENT = "experiment.json"
 
 _SECONDS_TO_CLAIM = 30
 _SECONDS_BETWEEN_TRIES = 2.0

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from brc_pytorch.experiments.results import Experiment, RunFiles
-from brc_pytorch.experiments.training import EPOCHS, TEST, TRAINING
+from brc_pytorch.experiments.train.files import EPOCHS, TEST, TRAINING
 
 _MOST_STEPS = 5
 """Columns of test lengths beyond the longest one trained, at most."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-LOG = "tensorboard"
+from brc_pytorch.experiments.train.files import TENSORBOARD
 
 
 class TensorBoardLog:
@@ -28,10 +28,10 @@ class TensorBoardLog:
     """
 
     def __init__(self, directory: Path, held_out: str) -> None:
-        if (directory / LOG).exists():
-            shutil.rmtree(directory / LOG)
+        if (directory / TENSORBOARD).exists():
+            shutil.rmtree(directory / TENSORBOARD)
         # Whoever has TensorBoard open over the earlier log sees its points go, too.
-        self._writer = SummaryWriter(str(directory / LOG), purge_step=0)
+        self._writer = SummaryWriter(str(directory / TENSORBOARD), purge_step=0)
         self._held_out = held_out
         self._iterations = 0
         self._epochs = 0

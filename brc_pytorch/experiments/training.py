@@ -1,18 +1,4 @@
-"""One training run: a task, a cell and a seed, in one directory.
-
-The directory holds, each written to a temporary name and moved into place:
-
-- `config.json`: the settings, and for every start the versions and the machine;
-- `training.csv`: the loss of every gradient iteration;
-- `epochs.csv`: the held-out metrics after every epoch;
-- `test.csv`: the metrics of the last model for every test length, where the task has them;
-- `best.pt` and `last.pt`: the state dictionaries of the network with the lowest held-out loss,
-  and after the last epoch; read them with `torch.load(path, weights_only=True)`;
-- `resume.ckpt`: Lightning's checkpoint of the last whole epoch, gone when the run is finished;
-- `lock`: held by the process that trains the run, gone when the run is finished; a file that
-  nobody holds, after a kill, means nothing;
-- `tensorboard`: a log for TensorBoard, where it was asked for;
-- `result.json`: the outcome, written last. A run is finished when it is there.
+"""One training run: a task, a cell and a seed, in one directory; `train.files` says what is in it.
 
 A run that is stopped at any moment goes on from its last whole epoch, and ends with the same
 metrics and weights as one that was never stopped: the checkpoint holds all that the tables hold,
@@ -23,13 +9,11 @@ import contextlib
 import dataclasses
 import datetime as dt
 import functools
-import json
 import logging
 import math
 import os
 import platform
 import re
-import secrets
 import shlex
 import signal
 import sys
@@ -51,10 +35,21 @@ from torch.utils.data import DataLoader
 from brc_pytorch import ops
 from brc_pytorch.experiments.locks import hold
 from brc_pytorch.experiments.tasks import Data, Inputs, Task, random_stream, settings
-
-CONFIG, RESULT, CHECKPOINT, LOCK = "config.json", "result.json", "resume.ckpt", "lock"
-TRAINING, EPOCHS, TEST = "training.csv", "epochs.csv", "test.csv"
-BEST, LAST = "best.pt", "last.pt"
+from brc_pytorch.experiments.train.files import (
+    BEST,
+    CHECKPOINT,
+    CONFIG,
+    EPOCHS,
+    LAST,
+    LOCK,
+    RESULT,
+    TEST,
+    TRAINING,
+    read_json,
+    write_file,
+    write_json,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from brc_pytorch.experiments.tensorboard import TensorBoardLog
@@ -117,38 +112,6 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-
-
-def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then move it into place.
-
-    The temporary file has a name of its own: of processes that write the same file at the same
-    time, the last one wins.
-    """
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a mapping as indented JSON, all or nothing."""
-    write_file(
-        path, lambda file: file.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a mapping from JSON."""
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
-
-
-def _write_table(path: Path, table: pd.DataFrame) -> None:
-    write_file(path, lambda file: table.to_csv(file, index=False))
 
 
 def choose_device(name: str) -> torch.device:
@@ -340,8 +303,8 @@ class _Recorder(Callback):
         self.epochs.append(row)
         self.seconds += time.perf_counter() - self._epoch_start
 
-        _write_table(self.directory / EPOCHS, pd.DataFrame(self.epochs))
-        _write_table(self.directory / TRAINING, self._training_table())
+        write_table(self.directory / EPOCHS, pd.DataFrame(self.epochs))
+        write_table(self.directory / TRAINING, self._training_table())
         weights = {key: value.cpu() for key, value in self.network.state_dict().items()}
         if _lowest(self.held_out_losses) == epoch:
             write_file(self.directory / BEST, lambda file: torch.save(weights, file))
@@ -517,7 +480,7 @@ def _test(recorder: _Recorder, device: torch.device, report: Report | None) -> l
         (metrics,) = trainer.validate(module, batches, verbose=False, weights_only=True)
         rows.append({"length": length, **metrics})
     if rows:
-        _write_table(recorder.directory / TEST, pd.DataFrame(rows))
+        write_table(recorder.directory / TEST, pd.DataFrame(rows))
     return rows
 
 

@@ -16,7 +16,8 @@ from distributed import LocalCluster
 from brc_pytorch.experiments.locks import LockedError, hold
 from brc_pytorch.experiments.sweep import sweep
 from brc_pytorch.experiments.tasks import CopyFirstInputTask
-from brc_pytorch.experiments.training import LOCK, Run
+from brc_pytorch.experiments.train.files import LOCK
+from brc_pytorch.experiments.training import Run
 
 TASK = CopyFirstInputTask(
     length=30, layers=1, hidden_size=8, train_size=400, test_size=50, batch_size=10, epochs=10

@@ -11,7 +11,8 @@ from brc_pytorch.experiments import sweep as sweep_module
 from brc_pytorch.experiments.locks import hold
 from brc_pytorch.experiments.sweep import check_plan, claim_folder, sweep, sweep_all
 from brc_pytorch.experiments.tasks import BinaryAdditionTask, CopyFirstInputTask
-from brc_pytorch.experiments.training import LOCK, Run, read_json, train
+from brc_pytorch.experiments.train.files import LOCK, read_json
+from brc_pytorch.experiments.training import Run, train
 
 TASK = CopyFirstInputTask(
     length=4, layers=1, hidden_size=4, train_size=20, test_size=10, batch_size=10, epochs=2

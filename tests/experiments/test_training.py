@@ -8,6 +8,7 @@ import torch
 from brc_pytorch import ops
 from brc_pytorch.experiments import training
 from brc_pytorch.experiments.tasks import BinaryAdditionTask, CopyFirstInputTask, random_stream
+from brc_pytorch.experiments.train import files
 from brc_pytorch.experiments.training import Run, train
 
 COPY = CopyFirstInputTask(
@@ -177,7 +178,7 @@ def test_a_run_killed_at_any_write_goes_on_as_if_it_were_not(
     """At every file that a run writes, in turn, it is killed; then it is called again."""
     run = Run(task, "own_cells:Plain", 0)  # it draws random numbers, which must repeat, too
     train(run, tmp_path / "whole")
-    original = training.write_file
+    original = files.write_file
     killed = 0
     while True:
         directory = tmp_path / f"killed{killed}"
@@ -193,12 +194,14 @@ def test_a_run_killed_at_any_write_goes_on_as_if_it_were_not(
                 original(path, write)
             raise Killed
 
-        monkeypatch.setattr(training, "write_file", write_until_killed)
+        for module in (files, training):
+            monkeypatch.setattr(module, "write_file", write_until_killed)
         try:
             train(run, directory)
         except Killed:
             killed += 1
-            monkeypatch.setattr(training, "write_file", original)
+            for module in (files, training):
+                monkeypatch.setattr(module, "write_file", original)
             train(run, directory)
             assert outcome(directory) == outcome(tmp_path / "whole")
             assert names(directory) == names(tmp_path / "whole")
