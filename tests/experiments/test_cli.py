@@ -241,7 +241,7 @@ def start(directory, output, *arguments):
 
 
 def wait_for(condition):
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < end, "the command did not come so far"
         time.sleep(0.02)
@@ -252,7 +252,7 @@ def whole(tmp_path_factory):
     """The experiment, never stopped."""
     directory = tmp_path_factory.mktemp("whole")
     process = start(directory, "out")
-    said, errors = process.communicate(timeout=120)
+    said, errors = process.communicate(timeout=600)
     assert (process.returncode, errors) == (0, ""), said
     # Nothing but the output folder is left where the command was called.
     assert [path.name for path in directory.iterdir()] == ["out"]
@@ -269,7 +269,7 @@ def test_a_stopped_command_goes_on_as_if_it_were_not(tmp_path, whole, outcome, h
         os.killpg(process.pid, how)
     else:
         process.send_signal(how)
-    said, errors = process.communicate(timeout=60)
+    said, errors = process.communicate(timeout=600)
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert "The same command continues" in errors
@@ -278,7 +278,7 @@ def test_a_stopped_command_goes_on_as_if_it_were_not(tmp_path, whole, outcome, h
     assert list(tmp_path.glob("out/*/resume.ckpt")), f"too late to stop anything:\n{said}"
 
     process = start(tmp_path, "out", "--jobs", jobs)
-    said, errors = process.communicate(timeout=120)
+    said, errors = process.communicate(timeout=600)
     assert (process.returncode, errors) == (0, ""), said
     for cell in ("GRU", "nBRC"):
         name = f"{cell}-length30-layers1-seed0"
@@ -290,7 +290,7 @@ def test_two_commands_at_a_time_divide_the_runs(tmp_path, whole, outcome):
     commands = [start(tmp_path, "out", "--seeds", "0,1") for _ in range(2)]
     finished = []
     for process in commands:
-        said, errors = process.communicate(timeout=240)
+        said, errors = process.communicate(timeout=600)
         assert (process.returncode, errors) == (0, ""), said
         finished += re.findall(r"(\S+) is finished", said)
     # Each is trained once, by either.

@@ -43,10 +43,13 @@ def test_a_saved_cell_loads_and_gives_what_it_gave(name):
 
 @pytest.mark.parametrize("name", OUR_CELLS)
 def test_a_seed_gives_the_weights_it_gave(name):
+    """To rounding: with or without FMA a uniform number differs by an ulp, LAPACK's QR by more."""
     torch.manual_seed(11)
-    torch.testing.assert_close(
-        dict(OUR_CELLS[name](3, 5).state_dict()), SAVED["initial_weights"][name], rtol=0, atol=0
-    )
+    weights = dict(OUR_CELLS[name](3, 5).state_dict())
+    torch.testing.assert_close(weights, SAVED["initial_weights"][name])
+    if name == "NeuromodulatedBistableRecurrentCell":
+        for memory in (weights["memoryz"], weights["memoryr"]):
+            torch.testing.assert_close(memory @ memory.T, torch.eye(5))
 
 
 @pytest.mark.parametrize("saved", SAVED["networks"], ids=name_of)

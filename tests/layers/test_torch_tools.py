@@ -154,7 +154,7 @@ def _distributed(rank, world_size, rendezvous, results):
         init_method=f"file://{rendezvous}",
         rank=rank,
         world_size=world_size,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(minutes=10),
     )
     torch.set_num_threads(1)
     x = torch.load(results / "x.pt", weights_only=True).chunk(world_size, dim=1)[rank]
