@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from typer import rich_utils
 from typer.testing import CliRunner
 
 from brc_pytorch.experiments import cli
@@ -48,6 +49,8 @@ def brc(monkeypatch):
 
     def call(*arguments):
         monkeypatch.setattr(cli.console, "_width", 200)
+        monkeypatch.setattr(rich_utils, "MAX_WIDTH", 200)
+        monkeypatch.setattr(rich_utils, "FORCE_TERMINAL", None)  # CI services ask for colours
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
         unexpected = result.exception
         assert unexpected is None or isinstance(unexpected, SystemExit)
