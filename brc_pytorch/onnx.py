@@ -136,6 +136,6 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     if not hasattr(torch.ops.brc_pytorch, "scan"):
         raise RuntimeError(
             "translations: expected the compiled kernels of brc_pytorch, got an installation "
-            "without them; `pip install brc_pytorch` with a C++ compiler builds them"
+            "without them; install it where there is a C++ compiler"
         )
     return {torch.ops.brc_pytorch.scan.default: _scan}

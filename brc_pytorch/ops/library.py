@@ -68,7 +68,7 @@ _forced: str | None = None
 # Kinds of device that a backend can be had for, and what brings it.
 _MISSING = {
     "cpu": "this installation of brc_pytorch has no compiled kernels for the CPU: the cells work, "
-    "about ten times slower; `pip install brc_pytorch` with a C++ compiler builds them",
+    "about ten times slower; install it where there is a C++ compiler",
     "cuda": "this installation has no Triton, in which brc_pytorch's kernels for GPUs are written: "
     "the cells work, step by step and much slower; `pip install triton` brings it",
 }

@@ -7,13 +7,17 @@ import json
 import re
 import shlex
 import sys
+from itertools import compress
 from pathlib import Path
 
 import pytest
 import typer
 
 from brc_pytorch.experiments.cli import app
+from brc_pytorch.experiments.comparison import compare, read_others
+from brc_pytorch.experiments.results import read_experiment
 from brc_pytorch.experiments.sweep_file import read_sweep
+from brc_pytorch.experiments.tables import summarise
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "brc_pytorch").rglob("*.py"))
@@ -28,15 +32,27 @@ EXTRAS = [
     ROOT / "brc_pytorch" / "ops" / "triton_kernels.py",  # imported where a GPU is in use
 ]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# An example, and what it prints where a page shows that.
+EXAMPLE = re.compile(
+    r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE
+)
 BLOCKS = [
-    pytest.param(code, id=f"{path.relative_to(ROOT)}-{number}")
+    pytest.param(code, shown, id=f"{path.relative_to(ROOT)}-{number}")
     for path in DOCUMENTS
-    for number, code in enumerate(
-        re.findall(
-            r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-        )
-    )
+    for number, (code, shown) in enumerate(EXAMPLE.findall(path.read_text(encoding="utf-8")))
 ]
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+def assert_same(printed, shown):
+    """Compare word by word, and a number with decimals to one unit of the last place shown."""
+    assert NUMBER.sub("#", printed) == NUMBER.sub("#", shown)
+    for got, expected in zip(NUMBER.findall(printed), NUMBER.findall(shown), strict=True):
+        decimals = expected.partition(".")[2]
+        if decimals:
+            assert float(got) == pytest.approx(float(expected), abs=1.01 * 10 ** -len(decimals))
+        else:
+            assert got == expected
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -47,14 +63,36 @@ def test_docstring_examples(name):
     assert results.failed == 0
 
 
-@pytest.mark.parametrize("code", BLOCKS)
-def test_document_examples(code, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("code", "shown"), BLOCKS)
+def test_document_examples(code, shown, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # what an example writes is not for the checkout
     exec(compile(code, "example", "exec"), {"__name__": "__main__"})  # noqa: S102 - our own text
+    if shown:
+        assert_same(capsys.readouterr().out, shown)
 
 
 def test_the_examples_are_found():
     assert len(BLOCKS) >= 4
+    assert sum(bool(block.values[1]) for block in BLOCKS) >= 3
+
+
+@pytest.mark.parametrize(
+    "printed", ["+0.000 apart", "0.002 apart", "0.000 apart, or so", "0.000"], ids=str
+)
+def test_another_output_than_the_one_shown_is_noticed(printed):
+    assert_same("0.001 apart", "0.000 apart")
+    with pytest.raises(AssertionError):
+        assert_same(printed, "0.000 apart")
+
+
+def rows(path):
+    """The rows of all tables of a page."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in lines
+        if line.startswith("|")
+    ]
 
 
 def blocks(*languages):
@@ -88,6 +126,29 @@ def test_published_runs_are_those_of_the_published_sweep():
     for path in published:
         settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
         assert settings == planned[path.parts[-3], path.parts[-2]]
+
+
+def test_published_figures_are_those_of_the_data():
+    folder = ROOT / "docs" / "results"
+    others = read_others(folder / "brc-pytorch-0.1.3.json")
+    shown = rows(folder / "README.md")
+    compared = [
+        row
+        for name in ("binary-addition", "copy-first-input")
+        for comparison in compare(read_experiment(folder / "data" / name), others)
+        for row in comparison.table.rows
+    ]
+    assert len(compared) == 8 + 8 + 4
+    for row in compared:
+        assert row in shown
+    for name, left_out in (
+        ("denoising", ("layers", "seeds", "iterations")),
+        ("sequential-mnist", ("padding", "layers", "seeds", "iterations")),
+    ):
+        summary = summarise(read_experiment(folder / "data" / name))
+        kept = [column not in left_out for column in summary.columns]
+        for row in summary.rows:
+            assert [*compress(row, kept)] in shown
 
 
 @pytest.mark.parametrize(("language", "code"), blocks("py"))
