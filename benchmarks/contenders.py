@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from cases import LAYERS
 from torch import Tensor, nn
 
 import brc_pytorch
 from brc_pytorch import ops
 
-LAYERS = 2
 Network = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 

@@ -1,23 +1,28 @@
 """Measures everything in one run: ``python benchmarks/run.py --predecessor FOLDER``.
 
 Each case checks that all implementations of a recurrence agree, and only then times them, taking
-turns in one process; the median counts. Memory is the peak of a training step over its start, each
-in a process of its own. The results go to ``docs/benchmarks.json``; ``report.py`` draws them.
+turns in one process; the median counts. Peers run with denormal numbers flushed to zero, ours as
+users call them. Memory is the peak of a training step over its start, each in a process of its own.
+The results go to ``docs/benchmarks.json``; ``report.py`` draws them.
 """
 
 import argparse
+import importlib.util
 import json
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import contenders
+import numpy as np
 import torch
+from cases import CASES, Case
 from torch import nn
 
 from brc_pytorch.ops import cpu
@@ -25,55 +30,54 @@ from brc_pytorch.ops import cpu
 # OpenMP's threads look for work for some milliseconds after a call, on the next network's time.
 PAUSE = 0.02
 RESULTS = Path(__file__).parents[1] / "docs" / "benchmarks.json"
+OURS = ("nBRC", "BRC")
 
 
-@dataclass(frozen=True)
-class Case:
-    """One row of the comparison: 2 layers, float32."""
-
-    name: str
-    steps: int
-    batch: int
-    inputs: int
-    hidden: int
-    training: bool
-    rounds: int
-    slow_rounds: int  # of the implementations that loop in Python; 0 leaves them out
-    calls: int = 1  # in one turn
-
-
-CASES = (
-    Case("T300 B100 H100 training", 300, 100, 1, 100, training=True, rounds=9, slow_rounds=3),
-    Case("T300 B100 H100 no_grad", 300, 100, 1, 100, training=False, rounds=9, slow_rounds=3),
-    Case("T300 B100 I100 H100 training", 300, 100, 100, 100, True, rounds=7, slow_rounds=3),
-    Case("T600 B100 H100 training", 600, 100, 1, 100, training=True, rounds=7, slow_rounds=3),
-    Case("T100 B32 H512 training", 100, 32, 1, 512, training=True, rounds=7, slow_rounds=3),
-    Case("T10000 B8 H64 training", 10000, 8, 1, 64, training=True, rounds=3, slow_rounds=0),
-    Case("T1000 B1 H128 no_grad", 1000, 1, 1, 128, False, rounds=15, slow_rounds=5, calls=5),
-    Case("T1 B1 H100 no_grad", 1, 1, 1, 100, training=False, rounds=15, slow_rounds=5, calls=200),
-)
-
-
-def step(network: nn.Module, input: torch.Tensor, training: bool) -> None:
-    """One training step on the last state, or one forward pass."""
-    if not training:
+def step(network: nn.Module, input: torch.Tensor, loss: str | None) -> None:
+    """One training step, or where there is no loss one forward pass."""
+    if loss is None:
         with torch.no_grad():
             network(input)
         return
     network.zero_grad()
-    _, last = network(input)
+    output, last = network(input)
     last = last[0] if isinstance(last, tuple) else last
-    last[-1].square().mean().backward()
+    (output if loss == "all" else last[-1]).square().mean().backward()
 
 
 def check_agreement(networks: dict[str, nn.Module], case: Case) -> None:
     """Refuse to time implementations of one recurrence that differ."""
     input = torch.randn(min(case.steps, 20), case.batch, case.inputs)
-    for kind in ("nBRC", "BRC"):
-        expected, _ = networks[kind](input)
-        for name, network in networks.items():
-            if name.startswith(f"{kind},"):
-                torch.testing.assert_close(network(input)[0], expected, rtol=1e-3, atol=1e-4)
+    forward = replace(case, loss=None)
+    with torch.no_grad():
+        outputs = {name: network(input)[0] for name, network in networks.items()}
+    outputs |= {
+        name: torch.from_numpy(np.array(turn()))
+        for name, turn in turns_elsewhere(networks, forward, input).items()
+    }
+    for name, output in outputs.items():
+        same = outputs[name.split(",")[0]]
+        torch.testing.assert_close(output, same, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: n + m)
+
+
+def turns_elsewhere(
+    networks: dict[str, nn.Module], case: Case, input: torch.Tensor
+) -> dict[str, Callable[[], Any]]:
+    """The turns of the same networks in JAX and, without gradients, in ONNX Runtime."""
+    found = {}
+    plain = {name: network for name, network in networks.items() if "," not in name}
+    if importlib.util.find_spec("jax"):
+        import jax_contenders  # noqa: PLC0415 - it cannot be had everywhere
+
+        turns = jax_contenders.contenders(plain, case, input)
+        found |= {f"{name}, JAX": turn for name, turn in turns.items()}
+    if case.loss is None:
+        import onnx_contenders  # noqa: PLC0415 - a training step does without it
+
+        torchs = {name: network for name, network in plain.items() if name not in OURS}
+        turns = onnx_contenders.contenders(torchs, input, torch.get_num_threads())
+        found |= {f"{name}, ONNX Runtime": turn for name, turn in turns.items()}
+    return found
 
 
 def measure(case: Case, predecessor: Path | None) -> dict[str, Any]:
@@ -85,22 +89,28 @@ def measure(case: Case, predecessor: Path | None) -> dict[str, Any]:
         networks |= contenders.torchrecurrent_networks(ours)
         if predecessor:
             networks |= contenders.predecessors(predecessor, ours)
-        check_agreement(networks, case)
-    else:
-        check_agreement(networks, case)
-        networks = {name: net for name, net in networks.items() if "," not in name}
+    check_agreement(networks, case)
     input = torch.randn(case.steps, case.batch, case.inputs)
-    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    turns: dict[str, Callable[[], Any]] = {
+        name: lambda network=network: step(network, input, case.loss)
+        for name, network in networks.items()
+        if case.slow_rounds or "," not in name
+    }
+    looped = {name for name in turns if "," in name}
+    turns |= turns_elsewhere(networks, case, input)
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
     for turn in range(-1, case.rounds):  # the first turn warms up
-        for name, network in networks.items():
-            if "," in name and turn >= case.slow_rounds:
+        for name, call in turns.items():
+            if name in looped and turn >= case.slow_rounds:
                 continue
+            torch.set_flush_denormal(name not in OURS)
             time.sleep(PAUSE)
             start = time.perf_counter()
             for _ in range(case.calls):
-                step(network, input, case.training)
+                call()
             if turn >= 0:
                 seconds[name].append((time.perf_counter() - start) / case.calls)
+    torch.set_flush_denormal(True)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, median in medians.items():
         ratio = medians["nn.GRU"] / median
@@ -129,22 +139,35 @@ def floor(rate: float, bandwidth: float) -> dict[str, float]:
 
 
 def hardware() -> dict[str, float]:
-    """What torch reaches here: floating-point operations and bytes a second."""
-    square, long = torch.randn(1024, 1024), torch.empty(1 << 26)
-    result = torch.empty_like(square)
-    jobs = {
-        "operations": (2 * 1024**3, lambda: torch.mm(square, square, out=result)),
-        "bytes": (2 * 4 * long.numel() // 2, lambda: long[: 1 << 25].copy_(long[1 << 25 :])),
-    }
-    best = {}
-    for name, (amount, job) in jobs.items():
-        times = []
-        for _ in range(20):
-            start = time.perf_counter()
-            job()
-            times.append(time.perf_counter() - start)
-        best[name] = amount / min(times)
-    return best
+    """The best that a library reaches here: floating-point operations and bytes a second.
+
+    Products are torch's and numpy's, of several sizes; bytes are those of a copy.
+    """
+    rate = bandwidth = 0.0
+    for size in (256, 512, 1024, 2048):
+        square = torch.randn(size, size)
+        result = torch.empty_like(square)
+        arrays = square.numpy(), result.numpy()
+        products: tuple[Callable[[], object], ...] = (
+            lambda a=square, to=result: torch.mm(a, a, out=to),
+            lambda a=arrays[0], to=arrays[1]: np.matmul(a, a, out=to),
+        )
+        for product in products:
+            rate = max(rate, 2 * size**3 / _shortest(product, rounds=20))
+    long = torch.empty(1 << 26)
+    half = long.numel() // 2
+    seconds = _shortest(lambda: long[:half].copy_(long[half:]), rounds=20)
+    bandwidth = 2 * long.element_size() * half / seconds
+    return {"operations": rate, "bytes": bandwidth}
+
+
+def _shortest(job: Callable[[], object], rounds: int) -> float:
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        job()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def seconds_of_long_sequences() -> list[dict[str, Any]]:
@@ -153,11 +176,11 @@ def seconds_of_long_sequences() -> list[dict[str, Any]]:
     networks = contenders.our_networks(1, 16)
     for steps in (10**4, 10**5, 10**6):
         input, seconds = torch.randn(steps, 1, 1), {}
-        for name in ("nBRC", "BRC"):
+        for name in OURS:
             times = []
             for _ in range(3):
                 start = time.perf_counter()
-                step(networks[name], input, training=True)
+                step(networks[name], input, "last")
                 times.append(time.perf_counter() - start)
             seconds[name] = statistics.median(times)
         sys.stdout.write(f"T{steps} B1 H16 training: {seconds}\n")
@@ -172,10 +195,21 @@ def peak_memory(name: str, steps: int, batch: int, hidden: int) -> float:
     return float(result.stdout)
 
 
+def peak_memories() -> list[dict[str, Any]]:
+    """The same of every network and size that the tables show."""
+    rows = []
+    for steps, batch, hidden in ((300, 100, 100), (1200, 100, 100), (10**5, 1, 16), (10**6, 1, 16)):
+        names = [*OURS] + (["nn.GRU", "nn.LSTM"] if steps < 10**5 else [])
+        peaks = {name: peak_memory(name, steps, batch, hidden) for name in names}
+        sys.stdout.write(f"peak MiB, T{steps} B{batch} H{hidden}: {peaks}\n")
+        rows.append({"steps": steps, "batch": batch, "hidden": hidden, "mib": peaks})
+    return rows
+
+
 def print_peak_memory(name: str, steps: int, batch: int, hidden: int) -> None:
     """The work of that process; Linux alone tells."""
     networks = contenders.our_networks(1, hidden) | contenders.torch_networks(1, hidden)
-    step(networks[name], torch.randn(3, batch, 1), training=True)  # loads what is loaded once
+    step(networks[name], torch.randn(3, batch, 1), "last")  # loads what is loaded once
     input = torch.randn(steps, batch, 1)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
 
@@ -184,7 +218,7 @@ def print_peak_memory(name: str, steps: int, batch: int, hidden: int) -> None:
         return int(next(line for line in lines if line.startswith(field)).split()[1])
 
     start = status("VmRSS")
-    step(networks[name], input, training=True)
+    step(networks[name], input, "last")
     sys.stdout.write(str((status("VmHWM") - start) / 1024))
 
 
@@ -210,36 +244,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--predecessor", type=Path, help="where brc-pytorch 0.1.3 is installed")
     parser.add_argument("--threads", type=int, default=2, help="default: 2")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument(
+        "--only", default="", help="cases whose name contains this, and nothing written"
+    )
     parser.add_argument("--memory", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    # Before torch starts its threads: each takes over what the one that starts it has set.
+    torch.set_flush_denormal(True)
     if arguments.memory:
         name, *sizes = arguments.memory
         print_peak_memory(name, *map(int, sizes))
         return
     cases = [case for case in CASES if arguments.only in case.name]
     results: dict[str, Any] = {"machine": machine(), "cases": [], "avx2": [], "memory": []}
-    rates = hardware()
-    results["hardware"] = rates | {"floor": floor(rates["operations"], rates["bytes"])}
+    rates = [hardware()]
     results["cases"] = [measure(case, arguments.predecessor) for case in cases]
-    if "avx2" in cpu.instruction_sets():
+    if cpu.instruction_sets()[0] == "avx512":
         with cpu.instruction_set("avx2"):
-            results["avx2"] = [
-                measure(Case(**{**asdict(case), "slow_rounds": 0}), None) for case in cases
-            ]
+            results["avx2"] = [measure(replace(case, slow_rounds=0), None) for case in cases]
+    rates.append(hardware())
+    best = {key: max(rate[key] for rate in rates) for key in rates[0]}
+    results["hardware"] = best | {"floor": floor(best["operations"], best["bytes"])}
+    if arguments.only:
+        return
     results["long"] = seconds_of_long_sequences()
     if platform.system() == "Linux":
-        sizes = [(300, 100, 100), (1200, 100, 100), (10**5, 1, 16), (10**6, 1, 16)]
-        for steps, batch, hidden in sizes:
-            names = ["nBRC", "BRC"] + (["nn.GRU"] if steps < 10**5 else [])
-            peaks = {name: peak_memory(name, steps, batch, hidden) for name in names}
-            sys.stdout.write(f"peak MiB, T{steps} B{batch} H{hidden}: {peaks}\n")
-            results["memory"].append(
-                {"steps": steps, "batch": batch, "hidden": hidden, "mib": peaks}
-            )
-    if not arguments.only:
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        results["memory"] = peak_memories()
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import importlib.util
 import json
 import re
 import shlex
@@ -149,6 +150,20 @@ def test_published_figures_are_those_of_the_data():
         kept = [column not in left_out for column in summary.columns]
         for row in summary.rows:
             assert [*compress(row, kept)] in shown
+
+
+def test_the_speed_shown_is_that_of_the_data():
+    path = ROOT / "benchmarks" / "report.py"
+    spec = importlib.util.spec_from_file_location("benchmark_report", path)
+    report = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(report)
+    results = json.loads((ROOT / "docs" / "benchmarks.json").read_text(encoding="utf-8"))
+    for page, text in (
+        (ROOT / "docs" / "benchmarks.md", report.tables(results)),
+        (ROOT / "README.md", report.headline(results)),
+    ):
+        _, shown, _ = report.parts(page)
+        assert shown == text
 
 
 @pytest.mark.parametrize(("language", "code"), blocks("py"))
