@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <deque>
 #include <new>
 #include <system_error>
@@ -77,24 +76,28 @@ class Memory {
   explicit Memory(std::size_t bytes) {
     const std::size_t alignment = bytes < large_page / 16 ? 64 : large_page;
     size_ = (bytes + alignment) / alignment * alignment;
-    data_ = std::aligned_alloc(alignment, size_);
-    if (!data_) throw std::bad_alloc();
+    alignment_ = std::align_val_t(alignment);
+    data_ = ::operator new(size_, alignment_);
     expect_writes(data_, std::int64_t(size_));
   }
   Memory(Memory&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+      : data_(std::exchange(other.data_, nullptr)),
+        size_(std::exchange(other.size_, 0)),
+        alignment_(other.alignment_) {}
   Memory& operator=(Memory&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
+    std::swap(alignment_, other.alignment_);
     return *this;
   }
-  ~Memory() { std::free(data_); }
+  ~Memory() { ::operator delete(data_, alignment_); }
   char* data() const { return static_cast<char*>(data_); }
   std::size_t size() const { return size_; }
 
  private:
   void* data_ = nullptr;
   std::size_t size_ = 0;
+  std::align_val_t alignment_{64};
 };
 
 // The scratch memory of one call, cut into pieces. A calling thread keeps a small one for its next
