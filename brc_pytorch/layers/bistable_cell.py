@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from brc_pytorch.layers.checks import (
     check_broadcast,
     check_features,
+    check_lengths,
     check_like,
+    check_shape,
     check_size,
 )
 from brc_pytorch.ops.library import scan_layers
@@ -150,7 +152,7 @@ class BistableCell(nn.Module):
             check_features("hidden_state", hidden_state, self.hidden_size)
             check_like("hidden_state", hidden_state, "input_t", input_t)
             check_broadcast("hidden_state", hidden_state, "input_t", input_t)
-        return self._step(input_t, hidden_state, *self._stacked())
+        return self._step(input_t, hidden_state, *self.stacked_parameters())
 
     def scan(
         self,
@@ -174,17 +176,19 @@ class BistableCell(nn.Module):
         Raises:
             ValueError: an argument has the wrong shape, dtype or device.
         """
+        parameters = self._parameters_for(input)
         if state is None:
-            state = input.new_zeros(*input.shape[1:-1], self.hidden_size)
-        return self._scan(input, state, *self._stacked(), lengths=lengths, reverse=reverse)
+            state = input.new_zeros(input.shape[1], self.hidden_size)
+        return self._scan(input, state, *parameters, lengths=lengths, reverse=reverse)
 
-    @staticmethod
+    @classmethod
     def scan_layers(
+        cls,
         cells: "Sequence[BistableCell]",
         input: Tensor,
         states: Tensor,
         lengths: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor] | None:
+    ) -> tuple[Tensor, Tensor]:
         """All steps of a sequence through cells of one type, each fed by the one before.
 
         Args:
@@ -194,10 +198,19 @@ class BistableCell(nn.Module):
             lengths: how many steps of each row are data, (B) integers. Default: all.
 
         Returns:
-            The last cell's output sequence (T, B, H) and the last states of all, (L, B, H); or None
-            where one call for all gains nothing over :meth:`scan` of each.
+            The last cell's output sequence (T, B, H) and the last states of all, (L, B, H).
         """
-        return scan_layers(input, states, [cell.parameters_by_gate() for cell in cells], lengths)
+        if not torch.is_grad_enabled():
+            parameters = [cell.parameters_by_gate() for cell in cells]
+            found = scan_layers(input, states, parameters, lengths)
+            if found is not None:
+                return found
+        stacked = [cell.stacked_parameters() for cell in cells]
+        last = []
+        for (kernel, memory, bias), h_0 in zip(stacked, states.unbind(), strict=True):
+            input, h_n = cls._scan(input, h_0, kernel, memory, bias, lengths=lengths)
+            last.append(h_n)
+        return input, torch.stack(last)
 
     def gates(
         self,
@@ -219,7 +232,18 @@ class BistableCell(nn.Module):
         Returns:
             The feedback strength a_t in (0, 2), bistable above 1, and the update gate c_t in
             (0, 1), both (T, B, H), zero where a row has ended.
+
+        Raises:
+            ValueError: an argument has the wrong shape, dtype or device.
         """
+        parameters = self._parameters_for(input)
+        steps, batch, _ = input.shape
+        check_shape("output", output, "(T, B, H)", (steps, batch, self.hidden_size))
+        check_shape("state", state, "(B, H)", (batch, self.hidden_size))
+        for name, tensor in (("output", output), ("state", state)):
+            check_like(name, tensor, "input", input)
+        if lengths is not None:
+            check_lengths(lengths, batch)
         input, valid = mask_padding(input, lengths)
         if reverse:
             previous = torch.cat((output[1:], state.unsqueeze(0)))
@@ -229,17 +253,24 @@ class BistableCell(nn.Module):
                 previous = torch.where(going_on, previous, state)
         else:
             previous = torch.cat((state.unsqueeze(0), output[:-1]))
-        a, c = self._gates(input, previous, *self._stacked())
+        a, c = self._gates(input, previous, *parameters)
         if valid is None:
             return a, c
         return torch.where(valid, a, 0), torch.where(valid, c, 0)
 
-    def _stacked(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The parameters as the operators take them: kernel, memory, bias."""
+    def stacked_parameters(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The parameters side by side, as the operators take them: kernel, memory, bias."""
         parameters = self.parameters_by_gate()
         kernel = torch.cat(parameters[:3], dim=-1)
         memory = torch.cat(parameters[3:5], dim=-1)
         return kernel, memory, torch.cat(parameters[5:], dim=-1) if self.bias else None
+
+    def _parameters_for(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The stacked parameters, where they are for this sequence."""
+        check_shape("input", input, "(T, B, I)", (None, None, self.input_size))
+        parameters = self.stacked_parameters()
+        check_like("input", input, "the parameters", parameters[0])
+        return parameters
 
     def parameters_by_gate(self) -> list[Tensor]:
         """U_c, U_a, U; w_c, w_a or W_c, W_a; and the biases there are, b_c, b_a and b."""

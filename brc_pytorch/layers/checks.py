@@ -1,5 +1,6 @@
-"""What the layers say about bad input: the argument, what was expected, what came."""
+"""What the cells say about bad input: the argument, what was expected, what came."""
 
+import torch
 from torch import Tensor
 
 from brc_pytorch.ops.library import mixes_dtypes
@@ -17,6 +18,35 @@ def check_size(name: str, value: int) -> int:
     if value < 1:
         raise ValueError(f"{name}: expected at least 1, got {value}")
     return value
+
+
+def check_shape(name: str, tensor: Tensor, symbols: str, shape: tuple[int | None, ...]) -> None:
+    """Check that ``tensor`` has this shape, in which None stands for any size.
+
+    Raises:
+        ValueError: it has another one.
+    """
+    fits = tensor.dim() == len(shape) and all(
+        expected in (None, size) for size, expected in zip(tensor.shape, shape, strict=True)
+    )
+    if not fits:
+        sizes = ", ".join("*" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name}: expected {symbols} = ({sizes}), got {tuple(tensor.shape)}")
+
+
+def check_lengths(lengths: Tensor, batch: int) -> None:
+    """Check that ``lengths`` is (B), integers.
+
+    Raises:
+        ValueError: it has another shape, or a dtype that is not for integers.
+    """
+    dtype = lengths.dtype
+    is_integer = not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+    if lengths.shape != (batch,) or not is_integer:
+        raise ValueError(
+            f"lengths: expected {batch} integers, one a row, "
+            f"got shape {tuple(lengths.shape)} of {dtype}"
+        )
 
 
 def check_features(name: str, tensor: Tensor, size: int) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from brc_pytorch.layers.brc_layer import BistableRecurrentCell
-from brc_pytorch.layers.checks import check_features, check_like, check_size
+from brc_pytorch.layers.checks import check_size
+from brc_pytorch.layers.form import Input, State, Words
 from brc_pytorch.layers.neuromodulated_brc_layer import NeuromodulatedBistableRecurrentCell
 from brc_pytorch.layers.peephole_lstm import PeepholeLSTMCell
-from brc_pytorch.layers.scan import has_pair_state, scan, scan_layers
+from brc_pytorch.layers.scan import KNOWN_CELLS, has_pair_state
+from brc_pytorch.layers.stack import Stack
 
 # What a mode says of the cells we know. "RNN" names the family as well as its plainest member, so
 # it fits every cell whose state is one tensor.
@@ -29,14 +29,34 @@ _CELLS_OF_MODE: dict[str, tuple[type[nn.Module], ...]] = {
     "BRC": (BistableRecurrentCell,),
     "nBRC": (NeuromodulatedBistableRecurrentCell,),
 }
-State = Tensor | tuple[Tensor, Tensor]
+_WORDS: Words = {
+    "state kind": (ValueError, "state: expected {expected} for mode {mode!r}, got {got}"),
+    "rank": (
+        ValueError,
+        "input: expected 2 dimensions, (T, I), or 3, {form}, got {shape}",
+    ),
+    "packed rank": (ValueError, "input: expected packed data of shape (*, I), got {shape}"),
+    "state rank": (
+        ValueError,
+        (
+            "state: expected {rank} dimensions, (layers * directions, B, H), without B for one "
+            "sequence (T, I), got {shape}"
+        ),
+    ),
+    "dtype": (ValueError, "input: expected dtype {weight}, that of the parameters, got {dtype}"),
+    "device": (ValueError, "input: expected device {weight}, that of the parameters, got {device}"),
+    "features": (ValueError, "input: expected shape (*, {size}), got {shape}"),
+    "steps": (RuntimeError, "input: expected a sequence of at least one step, got none"),
+    "state shape": (
+        ValueError,
+        "state: expected shape {expected}, (layers * directions, B, H), got {shape}",
+    ),
+    "state dtype": (ValueError, "state: expected dtype {input}, that of input, got {dtype}"),
+    "state device": (ValueError, "state: expected device {input}, that of input, got {device}"),
+}
 
-_UNBATCHED = 2  # dimensions of one sequence, (T, I)
 
-_KNOWN_CELLS = tuple({cell for cells in _CELLS_OF_MODE.values() for cell in cells})
-
-
-class MultiLayerBase(nn.Module):
+class MultiLayerBase(Stack):
     """A network of layers and directions out of any recurrent cell.
 
     The outputs are those of :class:`torch.nn.GRU`, or of :class:`torch.nn.LSTM` for cells whose
@@ -49,7 +69,8 @@ class MultiLayerBase(nn.Module):
             tensors, any other if it is one tensor.
         cells: one cell a layer, from the first layer on: modules with ``forward(input_t, state)``
             that returns the next state, (B, H), or a pair of these, hidden state first. In a
-            bidirectional network cells from layer 2 on take ``2 * hidden_size`` inputs.
+            bidirectional network cells from layer 2 on take ``2 * hidden_size`` inputs. A cell may
+            offer ``scan`` and ``gates`` as :class:`BistableRecurrentCell` does.
         hidden_size: H, that of every cell.
         batch_first: input and output are (B, T, *) if True, (T, B, *) otherwise; the states are not
             concerned. Default: True.
@@ -96,6 +117,8 @@ class MultiLayerBase(nn.Module):
         (torch.Size([2, 7, 5]), torch.Size([2, 2, 5]))
     """
 
+    _words = _WORDS
+
     def __init__(
         self,
         mode: str,
@@ -116,7 +139,7 @@ class MultiLayerBase(nn.Module):
         forward_cells = list(cells)
         self.mode = mode
         self.layers = len(forward_cells)
-        self.input_size: int | None = getattr(next(iter(forward_cells), None), "input_size", None)
+        self.input_size = getattr(next(iter(forward_cells), None), "input_size", None)
         self.hidden_size = check_size("hidden_size", hidden_size)
         self.batch_first = batch_first
         self.bidirectional = bidirectional
@@ -163,18 +186,14 @@ class MultiLayerBase(nn.Module):
             known = ", ".join(map(repr, _CELLS_OF_MODE))
             raise ValueError(f"mode: expected one of {known}, got {self.mode!r}")
         for layer, cell in enumerate(cells):
-            if isinstance(cell, _KNOWN_CELLS):
+            if isinstance(cell, KNOWN_CELLS):
                 fits = isinstance(cell, _CELLS_OF_MODE[self.mode])
             else:
-                fits = has_pair_state(cell) in (None, self._has_pair_state)
+                fits = has_pair_state(cell) in (None, self.mode == "LSTM")
             if not fits:
                 raise ValueError(
                     f"mode: {self.mode!r} contradicts cells[{layer}], a {type(cell).__name__}"
                 )
-
-    @property
-    def _has_pair_state(self) -> bool:
-        return self.mode == "LSTM"
 
     def init_state(self, batch_size: int) -> Tensor:
         """Zeros of shape (layers * directions, B, H), with the first parameter's dtype and device.
@@ -187,7 +206,7 @@ class MultiLayerBase(nn.Module):
 
     def forward(
         self,
-        input: Tensor | PackedSequence,
+        input: Input,
         state: State | None = None,
         *,
         hidden_state: State | None = None,
@@ -211,152 +230,40 @@ class MultiLayerBase(nn.Module):
             if state is not None:
                 raise ValueError("hidden_state: is another name of state, got both")
             state = hidden_state
-        sequence, states, lengths = self._enter(input, state)
-        output, last = self._run(sequence, states, lengths)
-        last = [self._leave_state(input, part) for part in last]
-        if not self.return_seq:
-            last = [part[-self.num_directions :] for part in last]
-        last_state = tuple(last) if self._has_pair_state else last[0]
-        if not self.return_seq:
-            return last_state
-        return self._leave_sequence(input, output, lengths), last_state
+        return self._run(input, state)
 
-    def _enter(
-        self, input: Tensor | PackedSequence, state: State | None
-    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
-        """Bring arguments of any form to one: (T, B, I), the parts of the state, lengths."""
-        states = self._split(state)
-        if isinstance(input, PackedSequence):
-            data, batch_sizes, order, _ = input
-            # Inside the network rows stay in their packed order, longest first.
-            sequence, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))
-            if order is not None:
-                states = [part.index_select(1, order) for part in states]
-            return sequence, states, lengths
-        self._check_rank(input, states)
-        if input.dim() == _UNBATCHED:
-            return input.unsqueeze(1), [part.unsqueeze(1) for part in states], None
-        return input.transpose(0, 1) if self.batch_first else input, states, None
+    def gates(self, input: Input, state: State | None = None) -> tuple[Tensor, ...]:
+        """The gates of every layer and direction, at every step.
 
-    def _leave_sequence(
-        self, input: Tensor | PackedSequence, output: Tensor, lengths: Tensor | None
-    ) -> Tensor | PackedSequence:
-        """Give an output (T, B, *) the form that the input had."""
-        if isinstance(input, PackedSequence):
-            assert lengths is not None  # noqa: S101 - _enter made them
-            data, batch_sizes, *_ = pack_padded_sequence(output, lengths)
-            return PackedSequence(data, batch_sizes, input.sorted_indices, input.unsorted_indices)
-        if input.dim() == _UNBATCHED:
-            return output.squeeze(1)
-        return output.transpose(0, 1) if self.batch_first else output
+        The network runs once; the gates come from what its layers took and gave. Each cell gives
+        its own by ``gates(input, output, state, lengths, reverse)``, see
+        :meth:`BistableRecurrentCell.gates`; torch's cells have none.
 
-    def _leave_state(self, input: Tensor | PackedSequence, state: Tensor) -> Tensor:
-        """Give a state (layers * directions, B, H) the form that the input had."""
-        if isinstance(input, PackedSequence):
-            inverse = input.unsorted_indices
-            return state if inverse is None else state.index_select(1, inverse)
-        return state.squeeze(1) if input.dim() == _UNBATCHED else state
+        Args:
+            input: as for :meth:`forward`.
+            state: as for :meth:`forward`.
 
-    def _split(self, state: State | None) -> list[Tensor]:
-        """The parts of a state: none where it is not given, else one or two tensors."""
-        if state is None:
-            return []
-        single = isinstance(state, Tensor)
-        if single == self._has_pair_state or not (single or len(state) == 2):  # noqa: PLR2004
-            expected = "a pair (h_0, c_0)" if self._has_pair_state else "one tensor h_0"
-            got = "one tensor" if single else f"a {type(state).__name__} of {len(state)}"
-            raise ValueError(f"state: expected {expected} for mode {self.mode!r}, got {got}")
-        return [state] if isinstance(state, Tensor) else [*state]
+        Returns:
+            What the cells return, each (layers * directions, B, T, H), with ``batch_first=False``
+            (layers * directions, T, B, H), without B for one sequence. For the BRC and the nBRC
+            that is the feedback strength a_t in (0, 2), bistable above 1, and the update gate c_t
+            in (0, 1). A packed sequence gives the padded form, zero where a row has ended.
 
-    def _run(
-        self, input: Tensor, states: list[Tensor], lengths: Tensor | None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """All layers over (T, B, I): the last layer's hidden states, and all last states."""
-        states = self._first_states(input, states)
-        if not self.bidirectional and not (self.dropout and self.training):
-            found = scan_layers([*self.cells], input, states, lengths)
-            if found is not None:
-                return found
-        initial = by_cell(states)
-        last = []
-        for layer in range(self.layers):
-            outputs, last_of_layer = self._run_layer(layer, input, initial, lengths)
-            last += last_of_layer
-            input = self._hand_on(layer, outputs)
-        return input, [torch.stack(part) for part in zip(*last, strict=True)]
+        Raises:
+            TypeError: a cell has no gates.
+            ValueError: cells have different numbers of gates, or as for :meth:`forward`.
+            RuntimeError: as for :meth:`forward`.
 
-    def _first_states(self, input: Tensor, states: list[Tensor]) -> list[Tensor]:
-        """Check the input, and the parts of the state if given; return those to start from."""
-        self._check_input(input)
-        if not states:
-            return self._initial_states(input)
-        self._check_states(states, input)
-        return states
-
-    def _initial_states(self, input: Tensor) -> list[Tensor]:
-        zeros = input.new_zeros(len(self.cells), input.shape[1], self.hidden_size)
-        return [zeros] * (2 if self._has_pair_state else 1)
-
-    def _run_layer(
-        self,
-        layer: int,
-        input: Tensor,
-        initial: list[tuple[Tensor, ...]],
-        lengths: Tensor | None,
-    ) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
-        """One layer: the hidden states and the last states of each direction."""
-        cells = self.cells
-        outputs, last = [], []
-        for direction in range(self.num_directions):
-            index = layer * self.num_directions + direction
-            output, last_of_cell = scan(
-                cells[index], input, initial[index], lengths, reverse=direction == 1
-            )
-            self._check_last(index, last_of_cell, input.shape[1])
-            outputs.append(output)
-            last.append(last_of_cell)
-        return outputs, last
-
-    def _hand_on(self, layer: int, outputs: list[Tensor]) -> Tensor:
-        """What the next layer, or the user, sees of a layer's outputs."""
-        output = torch.cat(outputs, dim=-1) if self.bidirectional else outputs[0]
-        if self.dropout == 0 or layer == self.layers - 1:
-            return output
-        return F.dropout(output, self.dropout, self.training)
-
-    def _check_rank(self, input: Tensor, states: list[Tensor]) -> None:  # noqa: ARG002 - see BRC
-        if input.dim() not in (_UNBATCHED, _UNBATCHED + 1):
-            raise ValueError(
-                "input: expected 2 dimensions, (T, I), or 3, "
-                f"{'(B, T, I)' if self.batch_first else '(T, B, I)'}, got {tuple(input.shape)}"
-            )
-
-    def _check_input(self, input: Tensor) -> None:
-        if input.shape[0] == 0:
-            raise RuntimeError("input: expected a sequence of at least one step, got none")
-        if self.input_size is not None:
-            check_features("input", input, self.input_size)
-        if isinstance(self.cells[0], _KNOWN_CELLS):
-            check_like("input", input, "the parameters", next(self.cells[0].parameters()))
-
-    def _check_states(self, states: list[Tensor], input: Tensor) -> None:
-        shape = (len(self.cells), input.shape[1], self.hidden_size)
-        for part in states:
-            if part.shape != shape:
-                raise ValueError(
-                    f"state: expected shape {shape}, (layers * directions, B, H), "
-                    f"got {tuple(part.shape)}"
-                )
-            check_like("state", part, "input", input)
-
-    def _check_last(self, index: int, last: tuple[Tensor, ...], batch: int) -> None:
-        shape = (batch, self.hidden_size)
-        for part in last:
-            if part.shape != shape:
-                raise ValueError(
-                    f"cells[{index}]: expected to return states of shape {shape}, (B, H), "
-                    f"got {tuple(part.shape)}"
-                )
+        Example:
+            >>> import torch
+            >>> from brc_pytorch import BistableRecurrentCell, MultiLayerBase
+            >>> cells = [BistableRecurrentCell(3, 5), BistableRecurrentCell(5, 5)]
+            >>> rnn = MultiLayerBase("BRC", cells, hidden_size=5)
+            >>> a, c = rnn.gates(torch.randn(2, 7, 3))
+            >>> a.shape
+            torch.Size([2, 2, 7, 5])
+        """
+        return self._gates(input, state)
 
     def _load_from_state_dict(
         self,
@@ -385,11 +292,6 @@ class MultiLayerBase(nn.Module):
 def not_at_default(options: Mapping[str, tuple[object, object]]) -> list[str]:
     """Show the options, each with its value and its default, whose values are other ones."""
     return [f"{name}={value}" for name, (value, default) in options.items() if value != default]
-
-
-def by_cell(states: list[Tensor]) -> list[tuple[Tensor, ...]]:
-    """Each cell's own part of states (layers * directions, B, H)."""
-    return list(zip(*(part.unbind() for part in states), strict=True))
 
 
 def _redrawn(cell: nn.Module) -> nn.Module:

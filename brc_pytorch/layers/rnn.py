@@ -5,13 +5,51 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from brc_pytorch.layers.bistable_cell import BistableCell, Initializer
 from brc_pytorch.layers.brc_layer import BistableRecurrentCell
-from brc_pytorch.layers.multilayer_rnnbase import MultiLayerBase, by_cell, not_at_default
+from brc_pytorch.layers.form import Input, Words
+from brc_pytorch.layers.multilayer_rnnbase import MultiLayerBase, not_at_default
 from brc_pytorch.layers.neuromodulated_brc_layer import NeuromodulatedBistableRecurrentCell
-from brc_pytorch.ops.library import mixes_dtypes
+
+# What torch says, since nn.GRU's users know it.
+_WORDS: Words = {
+    "state kind": (ValueError, "hx: expected {expected}, got {got}"),
+    "rank": (ValueError, "{network}: Expected input to be 2D or 3D, got {rank}D instead"),
+    "packed rank": (RuntimeError, "input must have 2 dimensions, got {rank}"),
+    "state rank": (
+        RuntimeError,
+        "For {form} {rank}-D input, hx should also be {rank}-D but got {state_rank}-D tensor",
+    ),
+    "dtype": (
+        ValueError,
+        (
+            "RNN input dtype ({dtype}) does not match weight dtype ({weight}). "
+            "Convert input: input.to({weight}), or convert model: model.to({dtype})"
+        ),
+    ),
+    "device": (
+        RuntimeError,
+        (
+            "Input and parameter tensors are not at the same device, found input tensor at "
+            "{device} and parameter tensor at {weight}"
+        ),
+    ),
+    "features": (
+        RuntimeError,
+        "input.size(-1) must be equal to input_size. Expected {size}, got {features}",
+    ),
+    "steps": (RuntimeError, "Expected sequence length to be larger than 0 in RNN"),
+    "state shape": (RuntimeError, "Expected hidden size {expected}, got {sizes}"),
+    "state dtype": (ValueError, "RNN hx dtype ({dtype}) does not match input dtype ({input})"),
+    "state device": (
+        RuntimeError,
+        (
+            "Input and hidden tensors are not at the same device, found input tensor at "
+            "{input} and hidden tensor at {device}"
+        ),
+    ),
+}
 
 
 class BistableRNN(MultiLayerBase):
@@ -19,6 +57,7 @@ class BistableRNN(MultiLayerBase):
 
     _cell: type[BistableCell]
     _mode: str
+    _words = _WORDS
 
     def __init__(
         self,
@@ -86,8 +125,9 @@ class BistableRNN(MultiLayerBase):
             >>> rnn = NBRC(3, 5)
             >>> rnn.reset_parameters(memory=nn.init.xavier_uniform_)  # as in the authors' cell
         """
-        for cell in self._bistable_cells():
-            cell.reset_parameters(kernel, memory, bias)
+        for cell in self.cells:
+            if isinstance(cell, BistableCell):
+                cell.reset_parameters(kernel, memory, bias)
         if self.learn_initial_state:
             nn.init.zeros_(self.initial_state)
 
@@ -95,7 +135,7 @@ class BistableRNN(MultiLayerBase):
         """Do nothing: code written for ``nn.GRU`` calls it, and here is nothing to flatten."""
 
     def forward(  # type: ignore[override]  # nn.GRU's names for the same arguments
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+        self, input: Input, hx: Tensor | None = None
     ) -> tuple[Any, Tensor]:
         """Run the network.
 
@@ -114,11 +154,11 @@ class BistableRNN(MultiLayerBase):
             ValueError: the input has the wrong rank or dtype.
             RuntimeError: an argument has the wrong shape.
         """
-        output, h_n = super().forward(input, hx)
+        output, h_n = self._run(input, hx)
         return output, h_n
 
-    def gates(
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+    def gates(  # type: ignore[override]  # the same
+        self, input: Input, hx: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The gates of every layer and direction, at every step.
 
@@ -147,84 +187,8 @@ class BistableRNN(MultiLayerBase):
             torch.Size([2, 7, 2, 5])
             >>> bistable = (a > 1).float().mean()  # how much of the network holds a value
         """
-        sequence, states, lengths = self._enter(input, hx)
-        initial = by_cell(self._first_states(sequence, states))
-        cells = self._bistable_cells()
-        gates = []
-        for layer in range(self.layers):
-            outputs, _ = self._run_layer(layer, sequence, initial, lengths)
-            for direction, output in enumerate(outputs):
-                index = layer * self.num_directions + direction
-                reverse = direction == 1
-                (h_0,) = initial[index]
-                gates.append(cells[index].gates(sequence, output, h_0, lengths, reverse))
-            sequence = self._hand_on(layer, outputs)
-        a, c = (self._leave_gates(input, torch.stack(gate)) for gate in zip(*gates, strict=True))
+        a, c = self._gates(input, hx)
         return a, c
-
-    def _leave_gates(self, input: Tensor | PackedSequence, gate: Tensor) -> Tensor:
-        """Give gates (num_layers * directions, T, B, H) the form that the input had."""
-        if isinstance(input, PackedSequence):
-            if input.unsorted_indices is not None:
-                gate = gate.index_select(2, input.unsorted_indices)
-        elif input.dim() == 2:  # noqa: PLR2004 - (T, I)
-            return gate.squeeze(2)
-        return gate.transpose(1, 2) if self.batch_first else gate
-
-    def _bistable_cells(self) -> list[BistableCell]:
-        return [cell for cell in self.cells if isinstance(cell, BistableCell)]
-
-    def _initial_states(self, input: Tensor) -> list[Tensor]:
-        if not self.learn_initial_state:
-            return super()._initial_states(input)
-        return [self.initial_state.unsqueeze(1).expand(-1, input.shape[1], -1)]
-
-    # The checks say what torch says, since nn.GRU's users know it.
-
-    def _check_rank(self, input: Tensor, states: list[Tensor]) -> None:
-        rank = input.dim()
-        if rank not in (2, 3):
-            raise ValueError(
-                f"{type(self).__name__}: Expected input to be 2D or 3D, got {rank}D instead"
-            )
-        for hx in states:
-            if hx.dim() != rank:
-                kind = "batched" if rank == 3 else "unbatched"  # noqa: PLR2004 - (T, B, I)
-                raise RuntimeError(
-                    f"For {kind} {rank}-D input, hx should also be {rank}-D "
-                    f"but got {hx.dim()}-D tensor"
-                )
-
-    def _check_input(self, input: Tensor) -> None:
-        weight = self._bistable_cells()[0].kernelz
-        if input.dtype != weight.dtype and not mixes_dtypes(input.device):
-            raise ValueError(
-                f"RNN input dtype ({input.dtype}) does not match weight dtype ({weight.dtype}). "
-                f"Convert input: input.to({weight.dtype}), or convert model: "
-                f"model.to({input.dtype})"
-            )
-        if input.shape[-1] != self.input_size:
-            raise RuntimeError(
-                "input.size(-1) must be equal to input_size. "
-                f"Expected {self.input_size}, got {input.shape[-1]}"
-            )
-        if input.shape[0] == 0:
-            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-
-    def _check_states(self, states: list[Tensor], input: Tensor) -> None:
-        expected = (len(self.cells), input.shape[1], self.hidden_size)
-        for hx in states:
-            if hx.shape != expected:
-                raise RuntimeError(f"Expected hidden size {expected}, got {list(hx.shape)}")
-            if hx.dtype != input.dtype and not mixes_dtypes(input.device):
-                raise ValueError(
-                    f"RNN hx dtype ({hx.dtype}) does not match input dtype ({input.dtype})"
-                )
-            if hx.device != input.device:
-                raise RuntimeError(
-                    f"Input and hidden tensors are not at the same device, found input tensor at "
-                    f"{input.device} and hidden tensor at {hx.device}"
-                )
 
     def extra_repr(self) -> str:
         """The arguments, those at their default left out, as ``nn.GRU`` shows them."""

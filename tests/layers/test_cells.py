@@ -184,6 +184,46 @@ def test_bad_dtypes_and_devices_are_named(cell_type):
         cell(torch.zeros(2, 3), *[torch.zeros(2, 5, device="meta")] * copies)
 
 
+@pytest.mark.parametrize("cell_type", BISTABLE)
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"input": torch.zeros(7, 4, 2)}, r"input: expected \(T, B, I\) = \(\*, \*, 3\), got \(7"),
+        ({"input": torch.zeros(7, 3)}, r"input: expected \(T, B, I\) = .* got \(7, 3\)"),
+        ({"input": torch.zeros(7, 4, 3).double()}, "input: expected dtype torch.float32, that of"),
+        ({"input": torch.zeros(7, 4, 3, device="meta")}, "input: expected device cpu, that of"),
+        ({"output": torch.zeros(6, 4, 5)}, r"output: expected \(T, B, H\) = \(7, 4, 5\), got \(6"),
+        ({"output": torch.zeros(7, 4, 5).double()}, "output: expected dtype torch.float32"),
+        ({"state": torch.zeros(1, 4, 5)}, r"state: expected \(B, H\) = \(4, 5\), got \(1, 4, 5\)"),
+        ({"lengths": torch.tensor([7, 7])}, r"lengths: expected 4 integers, .* got shape \(2,\)"),
+        ({"lengths": torch.full((4,), 7.0)}, "lengths: expected 4 integers, .* of torch.float32"),
+        ({"lengths": torch.ones(4, dtype=torch.bool)}, "lengths: expected 4 integers, .*bool"),
+        ({"lengths": torch.full((4,), 7 + 0j)}, "lengths: expected 4 integers, .*complex64"),
+    ],
+)
+def test_bad_arguments_of_gates_are_named(cell_type, changed, expected):
+    arguments = {
+        "input": torch.zeros(7, 4, 3),
+        "output": torch.zeros(7, 4, 5),
+        "state": torch.zeros(4, 5),
+    }
+    cell = cell_type(3, 5)
+    cell.gates(**arguments)
+    with pytest.raises(ValueError, match=expected):
+        cell.gates(**{**arguments, **changed})
+
+
+@pytest.mark.parametrize("cell_type", BISTABLE)
+def test_bad_input_of_a_scan_is_named(cell_type):
+    cell = cell_type(3, 5)
+    with pytest.raises(ValueError, match=r"input: expected \(T, B, I\) = .*, got \(7, 4, 2\)"):
+        cell.scan(torch.zeros(7, 4, 2))
+    with pytest.raises(ValueError, match=r"input: expected \(T, B, I\) = .*, got \(3,\)"):
+        cell.scan(torch.zeros(3))
+    with pytest.raises(ValueError, match=r"input: expected dtype torch\.float32, that of the"):
+        cell.scan(torch.zeros(7, 4, 3).double())
+
+
 def test_representations():
     assert repr(BistableRecurrentCell(3, 5)) == "BistableRecurrentCell(3, 5)"
     assert repr(PeepholeLSTMCell(3, 5)) == "PeepholeLSTMCell(3, 5)"

@@ -510,6 +510,25 @@ def test_a_state_of_the_wrong_kind_is_named():
         network("GRU")(torch.zeros(2, 4, 3), state, hidden_state=state)
 
 
+@pytest.mark.parametrize("name", ["GRU", "nBRC"])
+def test_what_is_no_sequence_or_no_state_is_named(name):
+    rnn, x = network(name), torch.zeros(2, 4, 3)
+    with pytest.raises(TypeError, match="input: expected a tensor or a PackedSequence, got a list"):
+        rnn([[1.0, 2.0, 3.0]])
+    with pytest.raises(ValueError, match=r"state: expected one tensor h_0 .*, got a float"):
+        rnn(x, 1.0)
+    with pytest.raises(
+        ValueError, match=r"state: expected 2 dimensions, .*sequence \(T, I\), got \(2, 1, 5\)"
+    ):
+        rnn(x[0], torch.zeros(2, 1, 5))
+    packed = pack_padded_sequence(x[..., 0], [4, 2], batch_first=True)  # without features
+    with pytest.raises(ValueError, match=r"input: expected packed data of .* got \(6,\)"):
+        rnn(packed)
+    packed = pack_padded_sequence(x, [4, 2], batch_first=True, enforce_sorted=False)
+    with pytest.raises(ValueError, match=r"state: expected shape \(2, 2, 5\), .* got \(2, 5\)"):
+        rnn(packed, torch.zeros(2, 5))
+
+
 def test_representation_shows_what_differs():
     assert network("BRC").extra_repr() == "BRC, 5, return_sequences=True"
     rnn = network("GRU", batch_first=False, bidirectional=True, return_sequences=False)

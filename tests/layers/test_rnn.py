@@ -306,6 +306,10 @@ def both(network_type, call):
         lambda rnn: rnn(3, 5)(torch.zeros(7, 4, 3), torch.zeros(1, 5)),
         lambda rnn: rnn(3, 5)(torch.zeros(7, 3), torch.zeros(1, 1, 5)),
         lambda rnn: rnn(3, 5, 2, batch_first=True)(torch.zeros(4, 7, 3), torch.zeros(2, 7, 5)),
+        lambda rnn: rnn(3, 5)(torch.zeros(7, 3), torch.zeros(1, 6)),
+        lambda rnn: rnn(3, 5)(pack_padded_sequence(torch.zeros(7, 4), [7, 3, 3, 1])),
+        lambda rnn: rnn(3, 5)(pack_padded_sequence(torch.zeros(7, 1, 2), [7])),
+        lambda rnn: rnn(3, 5)(pack_padded_sequence(torch.zeros(7, 1, 3), [7]), torch.zeros(1, 5)),
     ],
 )
 def test_errors_are_worded_as_torch_words_them(network_type, call):
@@ -320,6 +324,17 @@ def test_a_state_of_another_dtype_or_device_is_refused(network_type):
         rnn(torch.zeros(7, 4, 3), torch.zeros(1, 4, 5).double())
     with pytest.raises(RuntimeError, match=r"not at the same device.*hidden tensor at meta"):
         rnn(torch.zeros(7, 4, 3), torch.zeros(1, 4, 5, device="meta"))
+    with pytest.raises(RuntimeError, match=r"not at the same device.*input tensor at meta and par"):
+        rnn(torch.zeros(7, 4, 3, device="meta"))
+
+
+@pytest.mark.parametrize("network_type", NETWORKS)
+def test_a_state_or_an_input_of_another_kind_is_refused(network_type):
+    rnn, x = network_type(3, 5), torch.zeros(7, 4, 3)
+    with pytest.raises(ValueError, match="hx: expected one tensor h_0, got a tuple of 2"):
+        rnn(x, (torch.zeros(1, 4, 5), torch.zeros(1, 4, 5)))
+    with pytest.raises(TypeError, match="input: expected a tensor or a PackedSequence, got a list"):
+        rnn(x.tolist())
 
 
 @pytest.mark.parametrize("network_type", NETWORKS)

@@ -1,0 +1,212 @@
+"""Layers x directions of any cells: chooses how a sequence goes through them, and runs it.
+
+There are three ways. Where the type of all cells has ``scan_layers(cells, input, state, lengths)``,
+it may run them all, each on the outputs of the one before. Otherwise the cells run one by one, each
+by its own scan or torch's kernels; or step by step where there is neither, and where someone
+watches the steps (hooks) or has replaced them (a ``forward`` of one's own). The results do not
+depend on the way.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from brc_pytorch.layers.form import (
+    Expected,
+    Input,
+    State,
+    Words,
+    enter,
+    joined,
+    leave_gates,
+    leave_sequence,
+    leave_state,
+    parts,
+)
+from brc_pytorch.layers.scan import KNOWN_CELLS, fused_kernel, scan_by_steps, scan_fused
+
+
+class Stack(nn.Module):
+    """A network of cells, seen from inside; a face makes it and documents it.
+
+    Attributes:
+        cells: layer 0 forward, layer 0 backward, layer 1 forward, ...
+        layers: how many there are.
+        num_directions: 1 or 2.
+        learn_initial_state: whether rows start from ``initial_state`` (cells, H) by default.
+    """
+
+    cells: nn.ModuleList
+    layers: int
+    num_directions: int
+    mode: str
+    batch_first: bool
+    input_size: int | None
+    hidden_size: int
+    dropout: float
+    return_seq: bool
+    learn_initial_state: bool = False
+    initial_state: nn.Parameter
+    _words: Words  # what the face says of input that does not fit
+
+    def _run(self, input: Input, state: State | None) -> Any:  # noqa: ANN401 - see MultiLayerBase
+        """Return what a face returns for these arguments."""
+        cells = [*self.cells]
+        expected = self._expected(cells)
+        kind = None
+        if self.num_directions == 1 and not (self.dropout and self.training):
+            kind = _kind_that_scans_layers(cells)
+        sequence, state, lengths = enter(input, state, expected)
+        found = None if kind is None else kind.scan_layers(cells, sequence, state, lengths)
+        output, last = found or self._run_one_by_one(cells, sequence, state, lengths)
+        last = leave_state(last, input)
+        if self.return_seq:
+            return leave_sequence(output, input, lengths, self.batch_first), last
+        return joined(tuple(part[-self.num_directions :] for part in parts(last)))
+
+    def _gates(self, input: Input, state: State | None) -> tuple[Tensor, ...]:
+        """The gates of all cells at every step, each (cells, T, B, H) in the form of the input."""
+        cells = [*self.cells]
+        for index, cell in enumerate(cells):
+            if not callable(getattr(cell, "gates", None)):
+                raise TypeError(
+                    f"cells[{index}]: expected a cell with gates, a method gates(input, output, "
+                    f"state, lengths, reverse), got a {type(cell).__name__}, which has none"
+                )
+        sequence, state, lengths = enter(input, state, self._expected(cells))
+        gates: list[tuple[Tensor, ...]] = []
+        self._run_one_by_one(cells, sequence, state, lengths, gates)
+        for index, of_cell in enumerate(gates):
+            if len(of_cell) != len(gates[0]):
+                raise ValueError(
+                    f"cells[{index}]: expected {len(gates[0])} gates, as cells[0] has, "
+                    f"got {len(of_cell)}"
+                )
+        return tuple(
+            leave_gates(torch.stack(gate), input, self.batch_first)
+            for gate in zip(*gates, strict=True)
+        )
+
+    def _expected(self, cells: Sequence[nn.Module]) -> Expected:
+        return Expected(
+            type(self).__name__,
+            self.mode,
+            self._words,
+            self.batch_first,
+            self.input_size,
+            self.hidden_size,
+            len(cells),
+            _weight(cells[0]),
+            self.initial_state if self.learn_initial_state else None,
+        )
+
+    def _run_one_by_one(
+        self,
+        cells: Sequence[nn.Module],
+        input: Tensor,
+        state: State,
+        lengths: Tensor | None,
+        gates: list[tuple[Tensor, ...]] | None = None,
+    ) -> tuple[Tensor, State]:
+        """Run cell after cell.
+
+        Args:
+            cells: the cells.
+            input: x_1 to x_T, (T, B, I).
+            state: the states before the first step, (cells, B, H) or a pair of these.
+            lengths: how many steps of each row are data, (B) integers, or None for all T.
+            gates: a list to which each cell's gates are added.
+
+        Returns:
+            The last layer's hidden states, (T, B, directions * H), and the last states of all.
+        """
+        initial = [*map(joined, zip(*(part.unbind() for part in parts(state)), strict=True))]
+        last = []
+        for layer in range(self.layers):
+            outputs = []
+            for direction in range(self.num_directions):
+                index = layer * self.num_directions + direction
+                arguments = (lengths, direction == 1)
+                output, last_of_cell = _scan(cells[index], input, initial[index], *arguments)
+                last.append(parts(last_of_cell))
+                self._check_last(index, last[-1], input.shape[1])
+                if gates is not None:
+                    found = cells[index].gates(input, output, initial[index], *arguments)  # type: ignore[operator]
+                    gates.append(tuple(found))
+                outputs.append(output)
+            input = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
+            if self.dropout and layer < self.layers - 1:
+                input = F.dropout(input, self.dropout, self.training)
+        return input, joined(tuple(torch.stack(part) for part in zip(*last, strict=True)))
+
+    def _check_last(self, index: int, last: tuple[Tensor, ...], batch: int) -> None:
+        shape = (batch, self.hidden_size)
+        for part in last:
+            if part.shape != shape:
+                raise ValueError(
+                    f"cells[{index}]: expected to return states of shape {shape}, (B, H), "
+                    f"got {tuple(part.shape)}"
+                )
+
+
+def _scan(
+    cell: nn.Module, input: Tensor, state: State, lengths: Tensor | None, reverse: bool
+) -> tuple[Tensor, State]:
+    """Run one cell, by its own scan, torch's kernels or single steps."""
+    arguments = (input, state, lengths, reverse)
+    if not _is_stepwise(cell):
+        if _defines(type(cell), "scan", "forward"):
+            return cell.scan(*arguments)  # type: ignore[operator, no-any-return]
+        kernel = fused_kernel(cell)
+        if kernel is not None:
+            return scan_fused(kernel, cell, *arguments)
+    return scan_by_steps(cell, *arguments)
+
+
+def _kind_that_scans_layers(cells: Sequence[nn.Module]) -> Any | None:  # noqa: ANN401 - any type
+    """The type of these cells if it has a ``scan_layers`` that may run them all."""
+    kind = type(cells[0])
+    if not _defines(kind, "scan_layers", "scan", "forward"):
+        return None
+    for cell in cells:
+        if type(cell) is not kind or "scan" in cell.__dict__ or _is_stepwise(cell):
+            return None
+    return kind
+
+
+def _is_stepwise(cell: nn.Module) -> bool:
+    """Whether someone watches the single steps of this cell, or has replaced them."""
+    own = cell.__dict__
+    return bool(
+        "forward" in own
+        or own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+    )
+
+
+def _defines(kind: type, name: str, *others: str) -> bool:
+    """Whether a type has a method of this name that is at least as specific as the others."""
+    # Not vars(): before torch 2.9 torch.compile could not trace it.
+    for base in kind.__mro__:
+        own = base.__dict__
+        if name in own:
+            return True
+        for other in others:
+            if other in own:
+                return False
+    return False
+
+
+def _weight(cell: nn.Module) -> Tensor | None:
+    """A parameter whose dtype and device the cell's input must have, if we know such a one."""
+    if not isinstance(cell, KNOWN_CELLS):
+        return None
+    for weight in cell._parameters.values():  # noqa: SLF001 - cell.parameters() takes 10 us
+        if weight is not None:
+            return weight
+    return next(cell.parameters(), None)
