@@ -8,7 +8,7 @@ All checks of a network's arguments are here. Each network has its words for wha
 """
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, overload
 
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -138,18 +138,18 @@ def leave_sequence(
     return output.transpose(0, 1) if batch_first else output
 
 
+@overload
+def leave_state(state: Tensor, input: Input) -> Tensor: ...
+@overload
+def leave_state(state: State, input: Input) -> State: ...
 def leave_state(state: State, input: Input) -> State:
     """Give a state (cells, B, H), or a pair, the form that the input had."""
     if not isinstance(state, Tensor):
-        return tuple(_leave_part(part, input) for part in state)
-    return _leave_part(state, input)
-
-
-def _leave_part(part: Tensor, input: Input) -> Tensor:
+        return tuple(leave_state(part, input) for part in state)
     if isinstance(input, PackedSequence):
         inverse = input.unsorted_indices
-        return part if inverse is None else part.index_select(1, inverse)
-    return part.squeeze(1) if input.dim() == _SINGLE else part
+        return state if inverse is None else state.index_select(1, inverse)
+    return state.squeeze(1) if input.dim() == _SINGLE else state
 
 
 def leave_gates(gate: Tensor, input: Input, batch_first: bool) -> Tensor:

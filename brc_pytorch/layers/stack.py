@@ -172,21 +172,24 @@ def _kind_that_scans_layers(cells: Sequence[nn.Module]) -> Any | None:  # noqa: 
     if not _defines(kind, "scan_layers", "scan", "forward"):
         return None
     for cell in cells:
-        if type(cell) is not kind or "scan" in cell.__dict__ or _is_stepwise(cell):
+        if type(cell) is not kind or "scan" in cell.__dict__:
             return None
-    return kind
+    return None if _is_stepwise(*cells) else kind
 
 
-def _is_stepwise(cell: nn.Module) -> bool:
-    """Whether someone watches the single steps of this cell, or has replaced them."""
-    own = cell.__dict__
-    return bool(
-        "forward" in own
-        or own["_forward_hooks"]
-        or own["_forward_pre_hooks"]
-        or own["_backward_hooks"]
-        or own["_backward_pre_hooks"]
-    )
+def _is_stepwise(*cells: nn.Module) -> bool:
+    """Whether someone watches the single steps of one of these cells, or has replaced them."""
+    for cell in cells:
+        own = cell.__dict__
+        if (
+            "forward" in own
+            or own["_forward_hooks"]
+            or own["_forward_pre_hooks"]
+            or own["_backward_hooks"]
+            or own["_backward_pre_hooks"]
+        ):
+            return True
+    return False
 
 
 def _defines(kind: type, name: str, *others: str) -> bool:
