@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow test-kernels test-triton check demo clean
+.PHONY: help setup test test-slow test-kernels test-triton fuzz check demo clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,11 @@ test-kernels: setup  ## run the compiled kernels' own tests under sanitizers
 # Triton reads the variable when it is imported: the interpreter needs a process of its own.
 test-triton: setup  ## run the GPU kernels in Triton's interpreter, on the CPU
 	TRITON_INTERPRET=1 $(BIN)/pytest tests/ops/test_cuda.py
+
+CALLS ?= 100000
+SEED ?= 0
+fuzz: setup  ## make CALLS generated calls and write what became of them to fuzz.json
+	$(BIN)/python -m tests.fuzz --calls $(CALLS) --seed $(SEED) --output fuzz.json
 
 # Small enough for a few minutes on two cores: fewer units, samples and epochs than the published runs.
 demo: setup  ## run both benchmarks, small, and draw their plots
