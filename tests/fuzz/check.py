@@ -172,23 +172,34 @@ def compare(
         if not finite.any():
             continue
         error = float((naive - want)[finite].abs().max())
-        if epsilon < EPSILON[torch.float32]:
-            error *= epsilon / EPSILON[torch.float32]
         own = float(want[finite].abs().max())
-        if epsilon > 1e-3:  # kernels compute in float32, and round what they write
-            allowed = 4 * error + 4 * epsilon * largest
-        elif call.values in ("huge", "inf"):  # one tensor's rounding says nothing of another's
-            allowed = 20 * error + 100 * epsilon * own
-        else:
-            # Where the terms of a sum cancel, their rounding stays.
-            allowed = 10 * error + 50 * epsilon * largest
-        allowed += torch.finfo(torch.float32 if epsilon > 1e-15 else torch.float64).tiny * 100
+        allowed = _allowed(call, epsilon, error, own, largest)
         distance = float((value - want)[finite].abs().max())
         if not distance <= allowed:
             raise FailedError(
-                f"tensor {at}: off by {distance:.3g}, single steps by {error:.3g}, "
-                f"largest {own:.3g}"
+                f"tensor {at}: off by {distance:.3g}, allowed {allowed:.3g}, largest {own:.3g}"
             )
+
+
+def _allowed(call: Call, epsilon: float, error: float, own: float, largest: float) -> float:
+    """How far off a result may be.
+
+    Args:
+        call: the call.
+        epsilon: that of its dtype.
+        error: how far off the single steps are.
+        own: the largest number of this tensor.
+        largest: the largest number of all.
+    """
+    floor = 100 * torch.finfo(torch.float32 if epsilon > 1e-15 else torch.float64).tiny
+    if epsilon > 1e-3:  # kernels compute in float32, and round what they write
+        return 4 * error + 4 * epsilon * largest + floor
+    if epsilon < EPSILON[torch.float32]:
+        error *= epsilon / EPSILON[torch.float32]
+    if call.values in ("huge", "inf"):  # one tensor's rounding says nothing of another's
+        return 20 * error + 100 * epsilon * own + floor
+    # Where the terms of a sum cancel, their rounding stays.
+    return 10 * error + 50 * epsilon * largest + floor
 
 
 def _check_storage(got: Sequence[Tensor]) -> None:
