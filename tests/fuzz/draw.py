@@ -59,7 +59,7 @@ WAYS = {
     "checkpoint": 2,
     "dispatch mode": 3,
     "subclass": 2,
-    "fake": 3,
+    "fake": 1,
     "two threads": 2,
     "autocast": 5,
     "make_fx": 1,
