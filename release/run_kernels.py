@@ -1,0 +1,80 @@
+"""Run the kernels of the built wheels, and the kernels' own tests, wherever this machine can.
+
+ARM runs under qemu, Windows under wine, musl with its own loader; macOS cannot be run on Linux.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from zipfile import ZipFile
+
+from build_wheels import ROOT, TARGETS, environment
+
+# What runs a program of each platform on x86-64 Linux, and the Debian package that brings it.
+RUNNERS = {
+    "manylinux_2_28_x86_64": ([], None),
+    "manylinux_2_28_aarch64": (
+        ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"],
+        "qemu-user libc6-arm64-cross",
+    ),
+    "musllinux_1_2_x86_64": (["/lib/ld-musl-x86_64.so.1"], "musl"),
+    "win_amd64": (["wine"], "wine64"),
+}
+
+
+def run(platform: str, *command: str | Path) -> str:
+    """Run a program of a platform, and return what it printed."""
+    runner, package = RUNNERS[platform]
+    if runner and not shutil.which(runner[0]):
+        sys.exit(f"{platform}: {runner[0]} is missing; Debian has it in: {package}")
+    result = subprocess.run([*runner, *command], check=False, capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f"{platform}: {command[0]} failed\n{result.stdout}{result.stderr}")
+    return result.stdout.strip()
+
+
+def test_program(platform: str) -> Path:
+    """Build the kernels' own tests for a platform."""
+    folder = ROOT / "build" / "release" / platform
+    cmake = f"cmake -S {ROOT} -B {folder} -G Ninja -DBRC_TESTS=ON"
+    variables = environment(platform)
+    subprocess.run(cmake.split(), check=True, env=variables)
+    build = ["cmake", "--build", folder, "--target", "brc_tests"]
+    subprocess.run(build, check=True, env=variables)
+    return folder / ("brc_tests.exe" if platform.startswith("win") else "brc_tests")
+
+
+def loader(platform: str, folder: Path) -> Path:
+    """Build the program that loads the kernels of a wheel."""
+    program = folder / "load.exe"
+    source = ROOT / "release" / "load.cpp"
+    zig = [sys.executable, "-m", "ziglang", "c++", "-target", TARGETS[platform]]
+    dynamic = ["-dynamic"] if "musl" in platform else []  # by default it holds the C library
+    subprocess.run([*zig, *dynamic, source, "-o", program], check=True)
+    return program
+
+
+def main() -> None:
+    """Run all that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "dist")
+    parser.add_argument("platforms", nargs="*", metavar="PLATFORM", default=RUNNERS)
+    arguments = parser.parse_args()
+    for platform in arguments.platforms:
+        (path,) = arguments.folder.glob(f"*-{platform}.whl")
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            with ZipFile(path) as wheel:
+                (library,) = (n for n in wheel.namelist() if re.search(r"brc_cpu\.\w+$", n))
+                kernels = wheel.extract(library, folder)
+            print(f"{path.name} loads: {run(platform, loader(platform, folder), kernels)}")
+        results = run(platform, test_program(platform)).splitlines()
+        print(f"{platform}: {results[-1]}")
+
+
+if __name__ == "__main__":
+    main()
