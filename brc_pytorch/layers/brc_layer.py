@@ -14,8 +14,8 @@ class BistableRecurrentCell(BistableCell):
         c_t &= \sigma(U_c x_t + w_c \odot h_{t-1} + b_c) \\
         h_t &= c_t \odot h_{t-1} + (1 - c_t) \odot \tanh(U x_t + a_t \odot h_{t-1})
 
-    A unit sees only itself. Its feedback strength a_t lies in (0, 2); above 1 the unit is bistable:
-    it has two stable states and stays in the one it is in.
+    A unit sees only itself. Its feedback strength a_t lies in (0, 2); above 1, and while its input
+    is weak, the unit is bistable: it has two stable states and stays in the one it is in.
 
     Source: Vecoven, Ernst and Drion, PLOS ONE 2021, section "Bistable recurrent cells".
 

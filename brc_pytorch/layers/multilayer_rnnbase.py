@@ -246,8 +246,8 @@ class MultiLayerBase(Stack):
         Returns:
             What the cells return, each (layers * directions, B, T, H), with ``batch_first=False``
             (layers * directions, T, B, H), without B for one sequence. For the BRC and the nBRC
-            that is the feedback strength a_t in (0, 2), bistable above 1, and the update gate c_t
-            in (0, 1). A packed sequence gives the padded form, zero where a row has ended.
+            that is the feedback strength a_t in (0, 2), above 1 in a bistable unit, and the update
+            gate c_t in (0, 1). A packed sequence gives the padded form, zero where a row has ended.
 
         Raises:
             TypeError: a cell has no gates.

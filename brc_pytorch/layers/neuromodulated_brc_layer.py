@@ -24,8 +24,8 @@ class NeuromodulatedBistableRecurrentCell(BistableCell):
         h_t &= c_t \odot h_{t-1} + (1 - c_t) \odot \tanh(U x_t + a_t \odot h_{t-1})
 
     The gates of a unit see the whole layer, so that the layer sets the feedback strength a_t of
-    each of its units. It lies in (0, 2); above 1 the unit is bistable: it has two stable states and
-    stays in the one it is in.
+    each of its units. It lies in (0, 2); above 1, and while its input is weak, the unit is
+    bistable: it has two stable states and stays in the one it is in.
 
     Source: Vecoven, Ernst and Drion, PLOS ONE 2021, section "Bistable recurrent cells".
 

@@ -169,8 +169,8 @@ class BistableRNN(MultiLayerBase):
             hx: as for :meth:`forward`.
 
         Returns:
-            The feedback strength a_t in (0, 2), bistable above 1, and the update gate c_t in
-            (0, 1), each (num_layers * directions, T, B, H), with ``batch_first=True``
+            The feedback strength a_t in (0, 2), above 1 in a bistable unit, and the update gate c_t
+            in (0, 1), each (num_layers * directions, T, B, H), with ``batch_first=True``
             (num_layers * directions, B, T, H), without B for one sequence. A packed sequence gives
             the padded form, zero where a row has ended.
 
@@ -185,7 +185,7 @@ class BistableRNN(MultiLayerBase):
             >>> a, c = rnn.gates(torch.randn(7, 2, 3))
             >>> a.shape
             torch.Size([2, 7, 2, 5])
-            >>> bistable = (a > 1).float().mean()  # how much of the network holds a value
+            >>> share = (a > 1).float().mean()  # of the units that can be bistable
         """
         a, c = self._gates(input, hx)
         return a, c
