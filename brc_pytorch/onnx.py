@@ -1,7 +1,6 @@
 """ONNX export: every layer and direction becomes one ``Scan``, with dynamic batch and length.
 
-Needs the extra ``[onnx]``, and the compiled kernels: without them torch sees the loop over time of
-the reference, and writes it out for the one length it was given.
+Needs the extra ``[onnx]``.
 """
 
 # mypy: ignore-errors
@@ -86,29 +85,30 @@ def _nbrc(
 
 
 def _scan(
+    recurrence: str,
     input: Any,
-    h_0: Any,
-    kernel: Any,
-    memory: Any,
-    bias: Any,
+    states: Any,
+    parameters: Sequence[Any],
     lengths: Any,
     reverse: bool,
-    keep_gates: bool,  # noqa: ARG001 - the operator's signature
-    overwrite_gates: bool,  # noqa: ARG001
+    keep: bool = False,  # noqa: ARG001 - a program that runs elsewhere has no backward pass
 ) -> Any:
     """The operator brc_pytorch::scan; its third result only matters to autograd."""
     if lengths is not None:
         raise NotImplementedError("lengths: packed sequences cannot be exported to ONNX")
+    kernel, memory, *bias = parameters
     one = op.CastLike(op.Constant(value_float=1.0), input)
-    if bias is None:
-        drive_bias = op.CastLike(op.Constant(value_float=0.0), input)
-    else:
-        candidate = kernel.shape[-1] - bias.shape[-1]  # a bias of b_c and b_a has none for it
-        drive_bias = op.Pad(bias, op.Constant(value_ints=[0, candidate]))
-    recurrence = _nbrc if len(memory.shape) == 2 else _brc  # noqa: PLR2004 - (H, 2H), against (2H)
+    drive_bias = op.CastLike(op.Constant(value_float=0.0), input)
+    if bias:
+        candidate = kernel.shape[-1] - bias[0].shape[-1]  # a bias of b_c and b_a has none for it
+        drive_bias = op.Pad(bias[0], op.Constant(value_ints=[0, candidate]))
+    form = {"brc": _brc, "nbrc": _nbrc}[recurrence]
+    first = op.Constant(value_ints=[0])
+    h_0 = op.Squeeze(states, first)
     directions = [1 if reverse else 0]
-    output, last = recurrence(input, h_0, kernel, memory, drive_bias, one, directions=directions)
-    return output, last, op.CastLike(op.ConstantOfShape(op.Constant(value_ints=[0])), input)
+    output, last = form(input, h_0, kernel, memory, drive_bias, one, directions=directions)
+    saved = op.CastLike(op.ConstantOfShape(first), input)
+    return output, op.Unsqueeze(last, first), saved
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -116,9 +116,6 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
     Returns:
         The ONNX form of each operator: one ``Scan`` over time, in opset 18 or newer.
-
-    Raises:
-        RuntimeError: this installation has no compiled kernels, and so no operators to translate.
 
     Example:
         >>> import torch
@@ -133,9 +130,4 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         ...     custom_translation_table=translations(),
         ... )
     """
-    if not hasattr(torch.ops.brc_pytorch, "scan"):
-        raise RuntimeError(
-            "translations: expected the compiled kernels of brc_pytorch, got an installation "
-            "without them; install it where there is a C++ compiler"
-        )
     return {torch.ops.brc_pytorch.scan.default: _scan}

@@ -7,6 +7,7 @@ from torch import nn
 
 from brc_pytorch import BRC, NBRC
 from brc_pytorch.onnx import translations
+from brc_pytorch.ops import backends
 
 
 def export(module, x, path, **options):
@@ -76,7 +77,8 @@ def test_a_network_inside_a_model(tmp_path):
     torch.testing.assert_close(run(path, x), (model(x),), rtol=0, atol=1e-5)
 
 
-def test_without_kernels_there_is_nothing_to_translate(monkeypatch):
-    monkeypatch.setattr(torch.ops, "brc_pytorch", object())
-    with pytest.raises(RuntimeError, match="expected the compiled kernels of brc_pytorch"):
-        translations()
+def test_export_needs_no_kernels(monkeypatch, tmp_path):
+    monkeypatch.setattr(backends.choice, "chosen", {})
+    rnn, path = NBRC(3, 5).eval(), tmp_path / "network.onnx"
+    model = export(rnn, torch.randn(7, 2, 3), path, dynamic_shapes=({0: "time", 1: "batch"},))
+    assert [node.op_type for node in model.graph.node].count("Scan") == 1

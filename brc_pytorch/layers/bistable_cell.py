@@ -13,7 +13,7 @@ from brc_pytorch.layers.checks import (
     check_shape,
     check_size,
 )
-from brc_pytorch.ops.library import scan_layers
+from brc_pytorch.ops.operator import scan, scan_layers
 from brc_pytorch.ops.reference import mask_padding
 
 Initializer = Callable[[Tensor], object]
@@ -27,6 +27,7 @@ class BistableCell(nn.Module):
     A subclass names its operators, and the rank and the initial values of its memory.
     """
 
+    _recurrence: str
     _step: Callable[..., Tensor]
     _scan: Callable[..., tuple[Tensor, Tensor]]
     _gates: Callable[..., tuple[Tensor, Tensor]]
@@ -201,14 +202,16 @@ class BistableCell(nn.Module):
             The last cell's output sequence (T, B, H) and the last states of all, (L, B, H).
         """
         if not torch.is_grad_enabled():
-            parameters = [cell.parameters_by_gate() for cell in cells]
-            found = scan_layers(input, states, parameters, lengths)
+            by_gate = [cell.parameters_by_gate() for cell in cells]
+            found = scan_layers(cls._recurrence, input, (states,), by_gate, lengths)
             if found is not None:
-                return found
+                output, (h_n,) = found
+                return output, h_n
         stacked = [cell.stacked_parameters() for cell in cells]
         last = []
         for (kernel, memory, bias), h_0 in zip(stacked, states.unbind(), strict=True):
-            input, h_n = cls._scan(input, h_0, kernel, memory, bias, lengths=lengths)
+            parameters = (kernel, memory) if bias is None else (kernel, memory, bias)
+            input, (h_n,) = scan(cls._recurrence, input, (h_0,), parameters, lengths)
             last.append(h_n)
         return input, torch.stack(last)
 

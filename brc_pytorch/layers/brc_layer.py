@@ -59,6 +59,7 @@ class BistableRecurrentCell(BistableCell):
         torch.Size([3, 20])
     """
 
+    _recurrence = "brc"
     _step = staticmethod(ops.brc_step)
     _scan = staticmethod(ops.brc)
     _gates = staticmethod(ops.brc_gates)

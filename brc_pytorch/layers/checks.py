@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from brc_pytorch.ops.library import mixes_dtypes
+from brc_pytorch.ops.operator import mixes_dtypes
 
 
 def check_size(name: str, value: int) -> int:

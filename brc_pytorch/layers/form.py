@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, overload
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from brc_pytorch.ops.library import mixes_dtypes
+from brc_pytorch.ops.operator import mixes_dtypes
 
 Input = Tensor | PackedSequence
 State = Tensor | tuple[Tensor, ...]

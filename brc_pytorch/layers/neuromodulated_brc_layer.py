@@ -70,6 +70,7 @@ class NeuromodulatedBistableRecurrentCell(BistableCell):
         torch.Size([3, 20])
     """
 
+    _recurrence = "nbrc"
     _step = staticmethod(ops.nbrc_step)
     _scan = staticmethod(ops.nbrc)
     _gates = staticmethod(ops.nbrc_gates)

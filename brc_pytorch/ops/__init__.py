@@ -1,8 +1,10 @@
 """Floor 1: the recurrences as functions of tensors."""
 
 from brc_pytorch.ops import cpu as cpu
-from brc_pytorch.ops import cuda as cuda
-from brc_pytorch.ops.library import backend, backend_for, brc, nbrc
+from brc_pytorch.ops import triton as triton
+from brc_pytorch.ops.backends import backend, backend_for
+from brc_pytorch.ops.functional import brc, nbrc
+from brc_pytorch.ops.operator import scan, scan_layers
 from brc_pytorch.ops.reference import (
     brc_gates,
     brc_step,
@@ -21,4 +23,6 @@ __all__ = [
     "nbrc_gates",
     "nbrc_step",
     "peephole_lstm_step",
+    "scan",
+    "scan_layers",
 ]

@@ -27,38 +27,65 @@ Feedback = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 StateT = TypeVar("StateT", Tensor, tuple[Tensor, ...])
 
 
-def brc_feedback(state: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+def _brc_feedback(state: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
     """R_c(h) and R_a(h) of the BRC: w * h, a unit sees only itself. Shapes (*, H), (2H)."""
     w_c, w_a = memory.chunk(2, dim=-1)
     return w_c * state, w_a * state
 
 
-def nbrc_feedback(state: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+def _nbrc_feedback(state: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
     """R_c(h) and R_a(h) of the nBRC: h @ W, a unit sees its layer. Shapes (*, H), (H, 2H)."""
     feedback_c, feedback_a = (state @ memory).chunk(2, dim=-1)
     return feedback_c, feedback_a
 
 
-def _drive(input: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+def project(
+    input: Tensor,
+    kernel: Tensor,
+    memory: Tensor,  # noqa: ARG001 - takes all parameters of a bistable cell
+    bias: Tensor | None = None,
+) -> Tensor:
     """What the input contributes: U_c x + b_c, U_a x + b_a and U x side by side, (*, 3H)."""
-    drive = input @ kernel
+    projected = input @ kernel
     if bias is None:
-        return drive
-    return drive + F.pad(bias, (0, kernel.shape[-1] - bias.shape[-1]))
+        return projected
+    return projected + F.pad(bias, (0, kernel.shape[-1] - bias.shape[-1]))
 
 
 def _gates(
-    drive: Tensor, state: Tensor, memory: Tensor, feedback: Feedback
+    projected: Tensor, state: Tensor, memory: Tensor, feedback: Feedback
 ) -> tuple[Tensor, Tensor]:
-    drive_c, drive_a, _ = drive.chunk(3, dim=-1)
+    input_c, input_a, _ = projected.chunk(3, dim=-1)
     feedback_c, feedback_a = feedback(state, memory)
-    return 1 + torch.tanh(drive_a + feedback_a), torch.sigmoid(drive_c + feedback_c)
+    return 1 + torch.tanh(input_a + feedback_a), torch.sigmoid(input_c + feedback_c)
 
 
-def _update(drive: Tensor, state: Tensor, memory: Tensor, feedback: Feedback) -> Tensor:
-    a, c = _gates(drive, state, memory, feedback)
-    candidate = torch.tanh(drive.chunk(3, dim=-1)[2] + a * state)
+def _update(projected: Tensor, state: Tensor, memory: Tensor, feedback: Feedback) -> Tensor:
+    a, c = _gates(projected, state, memory, feedback)
+    candidate = torch.tanh(projected.chunk(3, dim=-1)[2] + a * state)
     return c * state + (1 - c) * candidate
+
+
+def brc_update(
+    projected: Tensor,
+    state: Tensor,
+    kernel: Tensor,  # noqa: ARG001 - as for project
+    memory: Tensor,
+    bias: Tensor | None = None,  # noqa: ARG001
+) -> Tensor:
+    """The BRC's h_t from what :func:`project` made of x_t, and h_{t-1}."""
+    return _update(projected, state, memory, _brc_feedback)
+
+
+def nbrc_update(
+    projected: Tensor,
+    state: Tensor,
+    kernel: Tensor,  # noqa: ARG001 - as for project
+    memory: Tensor,
+    bias: Tensor | None = None,  # noqa: ARG001
+) -> Tensor:
+    """The nBRC's h_t from what :func:`project` made of x_t, and h_{t-1}."""
+    return _update(projected, state, memory, _nbrc_feedback)
 
 
 def mask_padding(input: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -103,35 +130,25 @@ def loop(
     outputs = list(inputs)
     order = range(len(inputs))
     for t in reversed(order) if reverse else order:
-        updated = step(inputs[t], state)
-        state = updated if valid is None else _where(valid[t], updated, state)
+        if valid is None:
+            state = step(inputs[t], state)
+        else:
+            # A row without data here steps from zero, and drops that: an infinite state of its own
+            # would come back as NaN from the derivatives of a step that does not count.
+            updated = step(inputs[t], _where(valid[t], state, None))
+            state = _where(valid[t], updated, state)
         outputs[t] = state if isinstance(state, Tensor) else state[0]
     output = torch.stack(outputs)
     return output if valid is None else torch.where(valid, output, 0), state
 
 
-def _where(valid: Tensor, updated: StateT, state: StateT) -> StateT:
+def _where(valid: Tensor, updated: StateT, state: StateT | None) -> StateT:
+    """The one or the other, row by row; None is zero."""
     if isinstance(updated, Tensor):
-        return torch.where(valid, updated, state)
+        return torch.where(valid, updated, 0 if state is None else state)
+    if state is None:
+        return tuple(torch.where(valid, new, 0) for new in updated)
     return tuple(torch.where(valid, new, old) for new, old in zip(updated, state, strict=True))
-
-
-def _scan(
-    input: Tensor,
-    h_0: Tensor,
-    kernel: Tensor,
-    memory: Tensor,
-    bias: Tensor | None,
-    lengths: Tensor | None,
-    reverse: bool,
-    feedback: Feedback,
-) -> tuple[Tensor, Tensor]:
-    input, valid = mask_padding(input, lengths)
-
-    def step(drive: Tensor, state: Tensor) -> Tensor:
-        return _update(drive, state, memory, feedback)
-
-    return loop(step, _drive(input, kernel, bias), h_0, valid, reverse)
 
 
 def brc_step(
@@ -158,7 +175,7 @@ def brc_step(
     Returns:
         h_t, (*, H).
     """
-    return _update(_drive(input, kernel, bias), state, memory, brc_feedback)
+    return _update(project(input, kernel, memory, bias), state, memory, _brc_feedback)
 
 
 def nbrc_step(
@@ -185,7 +202,7 @@ def nbrc_step(
     Returns:
         h_t, (*, H).
     """
-    return _update(_drive(input, kernel, bias), state, memory, nbrc_feedback)
+    return _update(project(input, kernel, memory, bias), state, memory, _nbrc_feedback)
 
 
 def brc_gates(
@@ -211,7 +228,7 @@ def brc_gates(
         The feedback strength a_t in (0, 2), bistable above 1, and the update gate c_t in (0, 1),
         both (*, H).
     """
-    return _gates(_drive(input, kernel, bias), state, memory, brc_feedback)
+    return _gates(project(input, kernel, memory, bias), state, memory, _brc_feedback)
 
 
 def nbrc_gates(
@@ -222,33 +239,7 @@ def nbrc_gates(
     bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The gates (a_t, c_t) of the nBRC: :func:`brc_gates` with memory W_c, W_a, (H, 2H)."""
-    return _gates(_drive(input, kernel, bias), state, memory, nbrc_feedback)
-
-
-def brc_scan(
-    input: Tensor,
-    h_0: Tensor,
-    kernel: Tensor,
-    memory: Tensor,
-    bias: Tensor | None,
-    lengths: Tensor | None,
-    reverse: bool,
-) -> tuple[Tensor, Tensor]:
-    """:func:`brc_step` over time: the reference of :func:`brc_pytorch.ops.brc`."""
-    return _scan(input, h_0, kernel, memory, bias, lengths, reverse, brc_feedback)
-
-
-def nbrc_scan(
-    input: Tensor,
-    h_0: Tensor,
-    kernel: Tensor,
-    memory: Tensor,
-    bias: Tensor | None,
-    lengths: Tensor | None,
-    reverse: bool,
-) -> tuple[Tensor, Tensor]:
-    """:func:`nbrc_step` over time: the reference of :func:`brc_pytorch.ops.nbrc`."""
-    return _scan(input, h_0, kernel, memory, bias, lengths, reverse, nbrc_feedback)
+    return _gates(project(input, kernel, memory, bias), state, memory, _nbrc_feedback)
 
 
 def peephole_lstm_step(
@@ -285,10 +276,10 @@ def peephole_lstm_step(
     """
     hidden, cell = state
     size = memory.shape[0]
-    drive_f, drive_i, drive_g, drive_o = (input @ kernel + hidden @ memory + bias).chunk(4, dim=-1)
+    sum_f, sum_i, sum_g, sum_o = (input @ kernel + hidden @ memory + bias).chunk(4, dim=-1)
     peephole_f, peephole_i = (cell @ peephole[:, : 2 * size]).chunk(2, dim=-1)
-    forget = torch.sigmoid(drive_f + peephole_f)
-    write = torch.sigmoid(drive_i + peephole_i)
-    cell = forget * cell + write * torch.tanh(drive_g)
-    out = torch.sigmoid(drive_o + cell @ peephole[:, 2 * size :])
+    forget = torch.sigmoid(sum_f + peephole_f)
+    write = torch.sigmoid(sum_i + peephole_i)
+    cell = forget * cell + write * torch.tanh(sum_g)
+    out = torch.sigmoid(sum_o + cell @ peephole[:, 2 * size :])
     return out * torch.tanh(cell), cell

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch.autograd import forward_ad
 
 from brc_pytorch import ops
-from brc_pytorch.ops import cpu, library
+from brc_pytorch.ops import backends, cpu
+from brc_pytorch.ops.cpu import interface
 
 pytestmark = pytest.mark.skipif(
     not cpu.instruction_sets(), reason="this installation has no compiled kernels"
@@ -308,7 +309,7 @@ def test_layers_at_once_are_layers_in_turn(
     try:
         torch.set_num_threads(threads)
         with torch.no_grad():
-            output, h_n = library.scan_layers(input, h_0, layers, lengths)
+            output, (h_n,) = ops.scan_layers(recurrence, input, (h_0,), layers, lengths)
     finally:
         torch.set_num_threads(before)
     assert torch.equal(output, expected)
@@ -336,54 +337,69 @@ def test_a_team_of_threads_shares_one_row_bit_for_bit():
         for threads in (1, 2, 3, 8):
             torch.set_num_threads(threads)
             with torch.no_grad():
-                results += [library.scan_layers(x, h_0, layers, None) for _ in range(5)]
+                results += [ops.scan_layers("nbrc", x, (h_0,), layers) for _ in range(5)]
     finally:
         torch.set_num_threads(before)
-    for output, last in results:
+    for output, (last,) in results:
         assert torch.equal(output, results[0][0])
-        assert torch.equal(last, results[0][1])
+        assert torch.equal(last, results[0][1][0])
 
 
 @both
 def test_layers_are_run_one_by_one_where_at_once_will_not_do(recurrence):
-    def at_once(place=None, value=None, grad=False):
+    x, h_0, layers, lengths = two_layers(recurrence)
+
+    def at_once(x=x, layers=layers):
+        return ops.scan_layers(recurrence, x, (h_0.to(x.dtype),), layers, lengths)
+
+    assert at_once() is None
+    with torch.no_grad():
+        assert at_once() is not None
+        with ops.backend("reference"):
+            assert at_once() is None
+        seen = []
+        torch.func.vmap(lambda x: seen.append(at_once()) or x)(torch.ones(2))
+        assert seen == [None]
+        assert at_once(layers=[layers[0], layers[1][:5]]) is None
+        narrow = [[tensor.bfloat16() for tensor in layer] for layer in layers]
+        assert at_once(x.bfloat16(), narrow) is None
+
+
+@both
+@torch.no_grad()
+def test_bad_layers_are_refused(recurrence):
+    def at_once(place=None, value=None):
         arguments = two_layers(recurrence)
         if place is not None:
             arguments[place] = value
-        with torch.set_grad_enabled(grad):
-            return library.scan_layers(*arguments)
+        x, h_0, layers, lengths = arguments
+        return ops.scan_layers(recurrence, x, (h_0,), layers, lengths)
 
-    assert at_once() is not None
-    assert at_once(grad=True) is None
-    with ops.backend("reference"):
-        assert at_once() is None
-    with torch.no_grad():
-        arguments = two_layers(recurrence)
-        seen = []
-        torch.func.vmap(lambda x: seen.append(library.scan_layers(*arguments)) or x)(torch.ones(2))
-        assert seen == [None]
-    for place, value in [
-        (0, torch.randn(5, 2, 4)),
-        (0, torch.randn(0, 2, 3)),
-        (0, torch.randn(5, 2, 3, dtype=torch.float64)),
-        (0, torch.randn(5, 2, 3, device="meta")),
-        (0, torch.randn(5, 3)),
-        (1, torch.randn(2, 3, 4)),
-        (1, torch.randn(3, 2, 4)),
-        (1, torch.randn(2, 4)),
-        (3, torch.tensor([1])),
-        (3, torch.tensor([1.0, 2.0])),
+    at_once()
+    for place, value, expected in [
+        (0, torch.randn(5, 2, 4), r"parameters\[0\]: expected shape \(4, 4\), got \(3, 4\)"),
+        (0, torch.randn(0, 2, 3), "input: expected .* T > 0"),
+        (0, torch.randn(5, 2, 3, dtype=torch.float64), "h_0: expected dtype torch.float64"),
+        (0, torch.randn(5, 3), r"input: expected \(T, B, I\)"),
+        (1, torch.randn(2, 3, 4), r"h_0: expected shape \(1, 2, 2, 4\), got \(1, 2, 3, 4\)"),
+        (1, torch.randn(3, 2, 4), "parameters: expected .* a layer, got 14 for 3"),
+        (1, torch.randn(2, 4), r"h_0: expected \(L, B, H\), got \(2, 4\)"),
+        (3, torch.tensor([1]), "lengths: expected 2 integers"),
+        (3, torch.tensor([1.0, 2.0]), "lengths: expected 2 integers"),
+        (3, torch.tensor([True, False]), "lengths: expected 2 integers"),
     ]:
-        assert at_once(place, value) is None, (place, value.shape, value.dtype)
+        with pytest.raises(ValueError, match=expected):
+            at_once(place, value)
     for number in range(7):
         layers = two_layers(recurrence)[2]
         layers[1][number] = torch.randn(9, 9)
-        assert at_once(2, layers) is None, number
+        with pytest.raises(ValueError, match=rf"parameters\[{7 + number}\]: expected shape"):
+            at_once(2, layers)
         layers[1][number] = two_layers(recurrence)[2][1][number].double()
-        assert at_once(2, layers) is None, number
-    layers = two_layers(recurrence)[2]
-    assert at_once(2, [layers[0], layers[1][:5]]) is None
-    assert at_once(2, [layer[:6] for layer in layers]) is None
+        with pytest.raises(ValueError, match=rf"parameters\[{7 + number}\]: expected dtype"):
+            at_once(2, layers)
+    with pytest.raises(ValueError, match=r"expected .* tensors a layer, got 12 for 2"):
+        at_once(2, [layer[:6] for layer in two_layers(recurrence)[2]])
 
 
 @both
@@ -392,7 +408,7 @@ def test_opcheck_of_layers(recurrence):
     parameters = [parameter for layer in layers for parameter in layer]
     scan_layers = torch.ops.brc_pytorch.scan_layers.default
     for lengths in (None, torch.tensor([3, 5])):
-        torch.library.opcheck(scan_layers, (x, h_0, parameters, lengths))
+        torch.library.opcheck(scan_layers, (recurrence, x, h_0[None], parameters, lengths))
 
 
 def test_several_python_threads_at_once():
@@ -414,8 +430,8 @@ def test_several_python_threads_at_once():
 
 def test_the_kernels_are_called_without_the_interpreter_lock():
     # ctypes.CDLL releases the lock around a call, ctypes.PyDLL would not.
-    assert isinstance(cpu._kernels, ctypes.CDLL)
-    assert not isinstance(cpu._kernels, ctypes.PyDLL)
+    assert isinstance(interface.kernels, ctypes.CDLL)
+    assert not isinstance(interface.kernels, ctypes.PyDLL)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
@@ -455,27 +471,39 @@ assert torch.equal(output, expected)
     subprocess.run([sys.executable, "-c", script], check=True, timeout=600)  # noqa: S603 - our own
 
 
+SIZES = pytest.mark.parametrize(
+    "sizes",
+    [{"inputs": 2, "hidden": 4}, {"inputs": 2, "hidden": 100}, {"inputs": 24}],
+    ids=["no gates kept", "half of the nBRC's", "all"],
+)
+
+
 @both
-@pytest.mark.parametrize("kept_halves", [0, 1, 2])
-def test_opcheck(recurrence, kept_halves):
-    tensors = arguments(recurrence, requires_grad=True)
+@SIZES
+@pytest.mark.parametrize("keep", [False, True])
+def test_opcheck(recurrence, sizes, keep):
+    x, h_0, *parameters = arguments(recurrence, **sizes)
+    x, h_0, *parameters = (t.requires_grad_() for t in (x, h_0[None], *parameters))
     scan = torch.ops.brc_pytorch.scan.default
     for lengths, reverse in [(None, False), (torch.tensor([0, 3, 5]), True)]:
-        torch.library.opcheck(scan, (*tensors, lengths, reverse, kept_halves, False))
-    torch.library.opcheck(scan, (*tensors[:4], None, None, False, kept_halves, False))
+        given = recurrence, x, h_0, parameters, lengths, reverse, keep
+        torch.library.opcheck(scan, given)
+    torch.library.opcheck(scan, (recurrence, x, h_0, parameters[:2], None, False, keep))
 
 
 @both
-@pytest.mark.parametrize("kept_halves", [0, 1, 2])
-def test_opcheck_of_the_gradients(recurrence, kept_halves):
-    tensors = arguments(recurrence)
-    output, last, gates = torch.ops.brc_pytorch.scan(*tensors, None, False, kept_halves, False)
+@SIZES
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("keep", [False, True])
+def test_opcheck_of_the_gradients(recurrence, sizes, dtype, keep):
+    x, h_0, *parameters = arguments(recurrence, **sizes, dtype=dtype)
+    given = x, h_0[None], parameters, None, False
+    flat = x, h_0[None], *parameters, None, None, False
+    output, last, saved = torch.ops.brc_pytorch.scan(recurrence, *given, keep)
+    cotangents = torch.randn_like(output), torch.randn_like(last)
     torch.library.opcheck(
         torch.ops.brc_pytorch.scan_backward.default,
-        (
-            *(torch.randn_like(output), torch.randn_like(last), *tensors, None, False, output),
-            *(gates, True),
-        ),
+        (recurrence, *cotangents, *flat, output, saved, True),
     )
 
 
@@ -502,7 +530,7 @@ def test_a_compiled_function_obeys_the_forced_backend(recurrence, monkeypatch):
     compiled = torch.compile(operator(recurrence), fullgraph=True, backend="eager")
     compiled(*tensors)
     called = []
-    monkeypatch.setattr(cpu._kernels, "brc_forward", lambda *_: called.append(1) or 0)
+    monkeypatch.setattr(interface.kernels, "brc_forward", lambda *_: called.append(1) or 0)
     compiled(*tensors)
     assert called
     called.clear()
@@ -605,15 +633,15 @@ def test_an_output_changed_in_place_is_noticed(recurrence):
 
 
 def test_missing_kernels_are_announced_once(monkeypatch):
-    monkeypatch.setattr(library, "_backends", {"reference": library._backends["reference"]})
-    monkeypatch.setattr(library, "_said", set())
+    monkeypatch.setattr(backends.choice, "chosen", {})
+    monkeypatch.setattr(backends, "_said", set())
     with pytest.warns(RuntimeWarning, match="no compiled kernels"):
         ops.nbrc(*arguments("nbrc"))
     ops.nbrc(*arguments("nbrc"))
 
 
 def test_the_sources_alone_work_through_the_reference(tmp_path):
-    root = Path(library.__file__).parents[1]
+    root = Path(backends.__file__).parents[1]
     (tmp_path / "brc_pytorch").symlink_to(root)
     script = """
 import sys, warnings

@@ -1,5 +1,6 @@
 """The Triton kernels beside the reference: on a GPU at real sizes, or interpreted at small ones."""
 
+import dataclasses
 import os
 
 # cuBLAS is deterministic with a workspace of its own, as the poisoned tests ask for.
@@ -13,7 +14,8 @@ from torch.autograd import forward_ad
 
 import brc_pytorch
 from brc_pytorch import ops
-from brc_pytorch.ops import cuda, library
+from brc_pytorch.ops import backends
+from brc_pytorch.ops.triton import backend as triton_backend
 
 pytest.importorskip("triton")
 interpreted = os.environ.get("TRITON_INTERPRET") == "1"
@@ -22,10 +24,9 @@ if not interpreted and not torch.cuda.is_available():
 
 if interpreted:
     DEVICE, BACKEND = "cpu", "interpreted"
-    _interpreted = torch.library.Library("brc_pytorch", "IMPL")
-    _interpreted.impl("cuda_scan", cuda._scan, "CPU")
-    _interpreted.impl("cuda_scan_backward", cuda._scan_backward, "CPU")
-    library.register_backend(BACKEND, library.Backend("cpu", cuda._run, cuda._run))
+    backends.register_backend(
+        BACKEND, dataclasses.replace(triton_backend.BACKEND, device_type="cpu")
+    )
 else:
     DEVICE, BACKEND = "cuda", "cuda"
 
@@ -72,7 +73,7 @@ def recurrence_of_any_design(request, monkeypatch):
     """The recurrence's name, for each way of walking over time, whatever the size."""
     name, *step_by_step = request.param.split(" ", maxsplit=1)
     if step_by_step:
-        monkeypatch.setattr(cuda, "_RESIDENT_ROWS", 0)
+        monkeypatch.setattr(triton_backend, "_RESIDENT_ROWS", 0)
     return name
 
 
@@ -142,9 +143,11 @@ def test_parity_of_narrow_types(
 def test_a_sequence_of_several_spans(
     assert_parity, monkeypatch, recurrence_of_any_design, dtype, lengths, reverse
 ):
-    monkeypatch.setattr(cuda, "_SPAN_BYTES", 3 * 3 * 3 * 5 * dtype.itemsize)
+    monkeypatch.setattr(triton_backend, "_SPAN_BYTES", 3 * 3 * 3 * 5 * dtype.itemsize)
     input = torch.empty(7, 3, 2, dtype=dtype)
-    spans = cuda._spans((input, None, torch.empty(2, 15), None, None, None, reverse))
+    spans = triton_backend._spans(
+        triton_backend._Inputs(input, None, torch.empty(2, 15), None, None, None, reverse)
+    )
     assert sorted(spans) == [(0, 3), (3, 3), (6, 1)]
     assert_parity(
         BACKEND,
@@ -277,20 +280,24 @@ def test_nonlinearities_over_the_whole_range(dtype):
 
 @both
 def test_opcheck(recurrence):
-    tensors = arguments(recurrence, requires_grad=True)
-    scan = torch.ops.brc_pytorch.cuda_scan.default
-    torch.library.opcheck(scan, (*tensors, lengths_of(0, 3, 2), True))
-    torch.library.opcheck(scan, (*tensors[:4], None, None, False))
+    x, h_0, *parameters = arguments(recurrence)
+    x, h_0, *parameters = (t.requires_grad_() for t in (x, h_0[None], *parameters))
+    scan = torch.ops.brc_pytorch.scan.default
+    lengths = lengths_of(0, 3, 2)
+    torch.library.opcheck(scan, (recurrence, x, h_0, parameters, lengths, True, True))
+    torch.library.opcheck(scan, (recurrence, x, h_0, parameters[:2], None, False, False))
 
 
 @both
 def test_opcheck_of_the_gradients(recurrence):
-    tensors = arguments(recurrence)
-    output, last = torch.ops.brc_pytorch.cuda_scan(*tensors, None, False)
+    x, h_0, *parameters = arguments(recurrence)
+    given = x, h_0[None], parameters, None, False
+    flat = x, h_0[None], *parameters, None, None, False
+    output, last, saved = torch.ops.brc_pytorch.scan(recurrence, *given, True)
     cotangents = torch.randn_like(output), torch.randn_like(last)
     torch.library.opcheck(
-        torch.ops.brc_pytorch.cuda_scan_backward.default,
-        (*cotangents, *tensors, None, False, output, True),
+        torch.ops.brc_pytorch.scan_backward.default,
+        (recurrence, *cotangents, *flat, output, saved, True),
     )
 
 
@@ -404,9 +411,14 @@ def test_replayed_as_a_cuda_graph(recurrence, hidden):
 @both
 def test_chosen_for_tensors_on_a_gpu(recurrence, monkeypatch):
     called = []
-    monkeypatch.setattr(library, "_forced", None)
-    scan = library._backends["cuda"].brc
-    spy = library.Backend("cuda", *2 * [lambda *args: called.append(1) or scan(*args)])
-    monkeypatch.setitem(library._backends, "cuda", spy)
+    monkeypatch.setattr(backends.choice, "forced", None)
+    known = backends.choice.chosen["cuda", recurrence]
+
+    def forward(*given):
+        called.append(given)
+        known.forward(*given)
+
+    spy = dataclasses.replace(known, forward=forward)
+    monkeypatch.setitem(backends.choice.chosen, ("cuda", recurrence), spy)
     operator(recurrence)(*arguments(recurrence))
     assert called

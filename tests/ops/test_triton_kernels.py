@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from brc_pytorch.ops import cuda
+from brc_pytorch.ops.backends import Call, Gradients
+from brc_pytorch.ops.recurrences import RECURRENCES
+from brc_pytorch.ops.triton import backend as triton_backend
 
 triton = pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -19,7 +21,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from triton.backends.compiler import GPUTarget  # noqa: E402 - where there is Triton
 from triton.compiler import ASTSource  # noqa: E402 - the same
 
-from brc_pytorch.ops import triton_kernels  # noqa: E402 - the same
+from brc_pytorch.ops.triton import kernels as triton_kernels  # noqa: E402 - the same
 
 KERNELS = [
     "brc_forward",
@@ -97,10 +99,14 @@ def call(recurrence, hidden, dtype, batch=2, lengths=None, reverse=False, only_l
     """Forward and backward, on tensors whose values nobody reads."""
     memory = (hidden, 2 * hidden) if recurrence == "nbrc" else (2 * hidden,)
     shapes = (3, batch, 4), (batch, hidden), (4, 3 * hidden), memory, (2 * hidden,)
-    inputs = (*(torch.zeros(shape, dtype=dtype) for shape in shapes), lengths, reverse)
-    output, last = cuda._scan(*inputs)
+    input, h_0, *parameters = (torch.zeros(shape, dtype=dtype) for shape in shapes)
+    known = RECURRENCES[recurrence]
+    given = Call(known, input, h_0[None], parameters, lengths, reverse)
+    output, last, saved = input.new_zeros(3, batch, hidden), h_0[None].clone(), input.new_empty(0)
+    triton_backend.BACKEND.forward(given, output, last, saved)
+    gradients = Gradients(input.clone(), h_0[None].clone(), [p.clone() for p in parameters])
     grad_output = None if only_last else torch.zeros_like(output)
-    cuda._scan_backward(grad_output, last, *inputs, output, True)
+    triton_backend.BACKEND.backward(given, grad_output, last, output, saved, gradients)
 
 
 CASES = [
@@ -180,4 +186,4 @@ def test_all_kernels_are_launched(launches):
     ],
 )
 def test_which_weights_stay_on_chip(hidden, dtype, on_chip):
-    assert (cuda._resident_block(hidden, 100, dtype) is not None) == on_chip
+    assert (triton_backend._resident_block(hidden, 100, dtype) is not None) == on_chip

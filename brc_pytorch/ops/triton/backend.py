@@ -1,8 +1,8 @@
-"""The recurrences on GPUs: Triton kernels, wrapped as torch operators, registered for CUDA.
+"""The recurrences on GPUs: Triton kernels as a backend of the operator.
 
 The products with what is known beforehand are cuBLAS': U x for all steps at hand, and from the
 gradients of the gates' arguments those of the input and the weights. The kernels of
-:mod:`brc_pytorch.ops.triton_kernels` walk over time. Triton comes with torch's CUDA builds; it is
+:mod:`brc_pytorch.ops.triton.kernels` walk over time. Triton comes with torch's CUDA builds; it is
 imported when the first tensor arrives on a GPU.
 
 A sequence is walked in spans of steps, so that what one span needs beside the states stays small
@@ -15,22 +15,15 @@ Symbols: T time, B batch, I input size, H hidden size; the tensors are those of
 
 import importlib.util
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from brc_pytorch.ops.fallback import (
-    Inputs,
-    differentiable_gradients,
-    needs_reference,
-    reference_for,
-)
-from brc_pytorch.ops.library import Backend, mixes_dtypes, register_backend
+from brc_pytorch.ops.backends import Backend, Call, Gradients, register_backend
 from brc_pytorch.ops.reference import mask_padding
 
 # The projected input of one span: with the states beside it, it stays in the second-level cache
@@ -48,19 +41,23 @@ _PACKED_BLOCK = 256
 _RESIDENT_ROWS = 2048
 
 
-@contextmanager
-def _launching_on(tensor: Tensor) -> Iterator[None]:
-    """Launch on a tensor's GPU, and let no autocast choose other types than the tensors have."""
-    device = torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
-    with device, torch.autocast(tensor.device.type, enabled=False):
-        yield
+class _Inputs(NamedTuple):
+    """What a layer takes, as the kernels read it."""
+
+    input: Tensor
+    h_0: Tensor
+    kernel: Tensor
+    memory: Tensor
+    bias: Tensor | None
+    lengths: Tensor | None
+    reverse: bool
 
 
 def _computed_in(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _spans(inputs: Inputs) -> list[tuple[int, int]]:
+def _spans(inputs: _Inputs) -> list[tuple[int, int]]:
     """First time and number of steps of each span, in the order of the forward pass."""
     input, _, kernel, *_, reverse = inputs
     steps, batch, _ = input.shape
@@ -107,44 +104,20 @@ def _drive(input: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     return drive.view(*input.shape[:2], -1)
 
 
-def _prepare(inputs: Inputs) -> Inputs:
-    """The same inputs as the kernels read them."""
-    input, h_0, kernel, memory, bias, lengths, reverse = inputs
+def _prepare(call: Call) -> _Inputs:
+    _, input, states, (kernel, memory, *bias), lengths, reverse = call
     if lengths is not None:
         lengths = lengths.to(input.device).clamp(0, input.shape[0]).to(torch.int32).contiguous()
-    return input, h_0.contiguous(), kernel, memory.contiguous(), bias, lengths, reverse
+    return _Inputs(
+        *(input, states[0].contiguous(), kernel, memory.contiguous(), bias[0] if bias else None),
+        *(lengths, reverse),
+    )
 
 
-def _scan_outputs(
-    input: Tensor,
-    h_0: Tensor,
-    kernel: Tensor,  # noqa: ARG001 - the operator's signature
-    memory: Tensor,  # noqa: ARG001
-    bias: Tensor | None,  # noqa: ARG001
-    lengths: Tensor | None,  # noqa: ARG001
-    reverse: bool,  # noqa: ARG001
-) -> tuple[Tensor, Tensor]:
-    """Return new tensors of the outputs' shapes: h (T, B, H) and its last (B, H)."""
-    steps, batch, _ = input.shape
-    hidden = h_0.shape[1]
-    return input.new_empty(steps, batch, hidden), input.new_empty(batch, hidden)
-
-
-def _scan(
-    input: Tensor,
-    h_0: Tensor,
-    kernel: Tensor,
-    memory: Tensor,
-    bias: Tensor | None,
-    lengths: Tensor | None,
-    reverse: bool,
-) -> tuple[Tensor, Tensor]:
-    inputs = _prepare((input, h_0, kernel, memory, bias, lengths, reverse))
-    output, last = _scan_outputs(*inputs)
+def _forward(call: Call, output: Tensor, last: Tensor, saved: Tensor) -> None:  # noqa: ARG001 - nothing is saved
     if output.numel() > 0:
-        with _launching_on(input):
-            _write_outputs(inputs, output, last)
-    return output, last
+        with torch.cuda.device_of(output):  # type: ignore[no-untyped-call]
+            _write_outputs(_prepare(call), output, last[0])
 
 
 def _columns_grid(output: Tensor) -> tuple[int]:
@@ -152,9 +125,9 @@ def _columns_grid(output: Tensor) -> tuple[int]:
     return (math.ceil(batch * hidden / _COLUMNS_OPTIONS["block"]),)
 
 
-def _forward_walk(inputs: Inputs, state: Tensor, output: Tensor) -> Callable[[Tensor, int], None]:
+def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[Tensor, int], None]:
     """How this layer walks over a span: from its drive and first time to states and output."""
-    from brc_pytorch.ops import triton_kernels as kernels  # noqa: PLC0415 - where a GPU is in use
+    from brc_pytorch.ops.triton import kernels  # noqa: PLC0415 - where a GPU is in use
 
     memory, lengths, reverse = inputs[3], inputs[5], inputs[6]
     steps, batch, hidden = output.shape
@@ -197,7 +170,7 @@ def _forward_walk(inputs: Inputs, state: Tensor, output: Tensor) -> Callable[[Te
     return walk_steps
 
 
-def _write_outputs(inputs: Inputs, output: Tensor, last: Tensor) -> None:
+def _write_outputs(inputs: _Inputs, output: Tensor, last: Tensor) -> None:
     input, h_0, kernel, _, bias, _, _ = inputs
     state = h_0.to(_computed_in(h_0.dtype), copy=True)
     walk = _forward_walk(inputs, state, output)
@@ -206,56 +179,26 @@ def _write_outputs(inputs: Inputs, output: Tensor, last: Tensor) -> None:
     last.copy_(state)
 
 
-def _scan_gradients(
-    grad_output: Tensor | None,  # noqa: ARG001 - the operator's signature
-    grad_last: Tensor | None,  # noqa: ARG001
-    input: Tensor,
-    h_0: Tensor,
-    kernel: Tensor,
-    memory: Tensor,
-    bias: Tensor | None,
-    lengths: Tensor | None,  # noqa: ARG001
-    reverse: bool,  # noqa: ARG001
-    output: Tensor,  # noqa: ARG001
-    input_needs_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return new tensors of the gradients' shapes; (0,) for one that is not there."""
-    return (
-        input.new_empty(input.shape if input_needs_grad else (0,)),
-        h_0.new_empty(h_0.shape),
-        kernel.new_empty(kernel.shape),
-        memory.new_empty(memory.shape),
-        kernel.new_empty((0,) if bias is None else bias.shape),
-    )
-
-
-def _scan_backward(
+def _backward(
+    call: Call,
     grad_output: Tensor | None,
     grad_last: Tensor | None,
-    input: Tensor,
-    h_0: Tensor,
-    kernel: Tensor,
-    memory: Tensor,
-    bias: Tensor | None,
-    lengths: Tensor | None,
-    reverse: bool,
     output: Tensor,
-    input_needs_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    inputs = _prepare((input, h_0, kernel, memory, bias, lengths, reverse))
-    gradients = _scan_gradients(grad_output, grad_last, *inputs, output, input_needs_grad)
+    saved: Tensor,  # noqa: ARG001 - nothing is saved
+    gradients: Gradients,
+) -> None:
     if output.numel() == 0:
-        for gradient in gradients:
+        for gradient in (*gradients[:2], *gradients.parameters):
             gradient.zero_()
         if grad_last is not None:
-            gradients[1].copy_(grad_last)
-        return gradients
-    with _launching_on(input):
-        _write_gradients(inputs, output.contiguous(), grad_output, grad_last, gradients)
-    return gradients
+            gradients.states.copy_(grad_last)
+        return
+    grad_last = None if grad_last is None else grad_last[0]
+    with torch.cuda.device_of(output):  # type: ignore[no-untyped-call]
+        _write_gradients(_prepare(call), output.contiguous(), grad_output, grad_last, gradients)
 
 
-def _states_before(inputs: Inputs, output: Tensor, first: int, count: int) -> Tensor:
+def _states_before(inputs: _Inputs, output: Tensor, first: int, count: int) -> Tensor:
     """The states that the steps of a span start from, (count, B, H)."""
     h_0, lengths, reverse = inputs[1], inputs[5], inputs[6]
     if not reverse:
@@ -273,7 +216,7 @@ def _states_before(inputs: Inputs, output: Tensor, first: int, count: int) -> Te
 
 
 def _backward_walk(
-    inputs: Inputs,
+    inputs: _Inputs,
     output: Tensor,
     grad_output: Tensor | None,
     grad_state: Tensor,
@@ -283,7 +226,7 @@ def _backward_walk(
 
     The gradients of the gates' arguments take the gates' place; ``sums`` are those of the BRC.
     """
-    from brc_pytorch.ops import triton_kernels as kernels  # noqa: PLC0415 - where a GPU is in use
+    from brc_pytorch.ops.triton import kernels  # noqa: PLC0415 - where a GPU is in use
 
     _, h_0, _, memory, _, lengths, reverse = inputs
     steps, batch, hidden = output.shape
@@ -336,14 +279,13 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def _write_gradients(
-    inputs: Inputs,
+    inputs: _Inputs,
     output: Tensor,
     grad_output: Tensor | None,
     grad_last: Tensor | None,
-    gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    gradients: Gradients,
 ) -> None:
     input, h_0, kernel, memory, bias, lengths, _ = inputs
-    grad_input, grad_h_0, grad_kernel, grad_memory, grad_bias = gradients
     batch, hidden = h_0.shape
     zeros = partial(torch.zeros, dtype=_computed_in(input.dtype), device=input.device)
     grad_state = zeros(h_0.shape)
@@ -374,83 +316,28 @@ def _write_gradients(
                 total_bias += flat_gates.sum(0, dtype=total_bias.dtype)
         flat_input = part.flatten(0, 1)
         _add_product(total_kernel, flat_input.t(), flat_gates)
-        if grad_input.dim() == input.dim():  # otherwise nobody asks for it
-            flat_grad = grad_input[first : first + count].flatten(0, 1)
+        if gradients.input.dim() == input.dim():  # otherwise nobody asks for it
+            flat_grad = gradients.input[first : first + count].flatten(0, 1)
             torch.mm(flat_gates, kernel.t(), out=flat_grad)
 
     if sums is not None:
         total = sums.sum(1)
         total_bias, total_memory = total[:3].flatten(), total[3:].flatten()
-    grad_h_0.copy_(grad_state)
+    gradients.states[0].copy_(grad_state)
+    grad_kernel, grad_memory, *grad_bias = gradients.parameters
     grad_kernel.copy_(total_kernel)
     grad_memory.copy_(total_memory)
-    grad_bias.copy_(total_bias[: grad_bias.shape[0]])
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401 - autograd's own
-    *tensors, ctx.reverse = inputs
-    ctx.set_materialize_grads(False)  # a gradient that is not there stays None, not zeros (T, B, H)
-    ctx.save_for_backward(*tensors, output[0])
-
-
-def _backward(
-    ctx: Any,  # noqa: ANN401 - autograd's own
-    grad_output: Tensor | None,
-    grad_last: Tensor | None,
-) -> tuple[Tensor | None, ...]:
-    *tensors, output = ctx.saved_tensors
-    needed = ctx.needs_input_grad
-    if grad_output is None and grad_last is None:
-        return (None,) * len(needed)
-    inputs = (*tensors, ctx.reverse)
-    if torch.is_grad_enabled():
-        return differentiable_gradients(inputs, (grad_output, grad_last), needed)
-    gradients = torch.ops.brc_pytorch.cuda_scan_backward(
-        grad_output, grad_last, *inputs, output, needed[0]
-    )
-    wanted = (g if need else None for g, need in zip(gradients, needed, strict=False))
-    return (*wanted, None, None)
-
-
-def _run(
-    input: Tensor,
-    h_0: Tensor,
-    kernel: Tensor,
-    memory: Tensor,
-    bias: Tensor | None,
-    lengths: Tensor | None,
-    reverse: bool,
-) -> tuple[Tensor, Tensor]:
-    """Both recurrences: the memory's shape tells which."""
-    if needs_reference():
-        return reference_for(memory)(input, h_0, kernel, memory, bias, lengths, reverse)
-    if mixes_dtypes(input.device):
-        # Under autocast the dtypes may differ; the output's is the input's, as nn.GRU's is.
-        h_0, kernel, memory = (tensor.to(input.dtype) for tensor in (h_0, kernel, memory))
-        bias = None if bias is None else bias.to(input.dtype)
-    output, last = torch.ops.brc_pytorch.cuda_scan(
-        input, h_0, kernel, memory, bias, lengths, reverse
-    )
-    return output, last
+    for gradient in grad_bias:
+        gradient.copy_(total_bias[: gradient.shape[0]])
 
 
 if importlib.util.find_spec("triton") is not None:
-    _ops: Any = torch.library.Library("brc_pytorch", "FRAGMENT")  # type: ignore[no-untyped-call]
-    _ops.define(
-        "cuda_scan(Tensor input, Tensor h_0, Tensor kernel, Tensor memory, Tensor? bias,"
-        " Tensor? lengths, bool reverse) -> (Tensor output, Tensor last)"
+    BACKEND = Backend(
+        device_type="cuda",
+        dtypes=frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64)),
+        recurrences=frozenset(("brc", "nbrc")),
+        forward=_forward,
+        backward=_backward,
+        saved_shape=lambda _: (0,),
     )
-    _ops.define(
-        "cuda_scan_backward(Tensor? grad_output, Tensor? grad_last, Tensor input, Tensor h_0,"
-        " Tensor kernel, Tensor memory, Tensor? bias, Tensor? lengths, bool reverse,"
-        " Tensor output, bool input_needs_grad) -> (Tensor grad_input,"
-        " Tensor grad_h_0, Tensor grad_kernel, Tensor grad_memory, Tensor grad_bias)"
-    )
-    _ops.impl("cuda_scan", _scan, "CUDA")
-    _ops.impl("cuda_scan_backward", _scan_backward, "CUDA")
-    torch.library.register_fake("brc_pytorch::cuda_scan", _scan_outputs, lib=_ops)
-    torch.library.register_fake("brc_pytorch::cuda_scan_backward", _scan_gradients, lib=_ops)
-    torch.library.register_autograd(
-        "brc_pytorch::cuda_scan", _backward, setup_context=_setup_context, lib=_ops
-    )
-    register_backend("cuda", Backend("cuda", _run, _run))
+    register_backend("cuda", BACKEND)

@@ -1,10 +1,12 @@
 """The operators' checks and the choice of a backend."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from brc_pytorch import ops
-from brc_pytorch.ops import library
+from brc_pytorch.ops import backends
 
 
 def arguments():
@@ -60,18 +62,16 @@ def test_lengths_outside_count_as_the_nearest():
 def spy(monkeypatch):
     """A backend for the CPU that counts its calls and computes as the reference does."""
     calls = []
+    reference = backends.choice.backends["reference"]
 
-    def brc(*arguments):
+    def forward(*arguments):
         calls.append(arguments)
-        return library.reference.brc_scan(*arguments)
+        reference.forward(*arguments)
 
-    monkeypatch.setattr(library, "_backends", dict(library._backends))
-    monkeypatch.setattr(library, "_forced", None)
-    implementation = library.Backend("cpu", brc, library.reference.nbrc_scan)
-    for name, backend in [*library._backends.items()]:
-        if backend.device_type == "cpu":
-            del library._backends[name]
-    library.register_backend("spy", implementation)
+    monkeypatch.setattr(backends.choice, "backends", {"reference": reference})
+    monkeypatch.setattr(backends.choice, "chosen", {})
+    spy = dataclasses.replace(reference, device_type="cpu", forward=forward)
+    backends.register_backend("spy", spy)
     return calls
 
 
@@ -113,7 +113,7 @@ def test_a_forced_backend_never_falls_back():
 
 def test_an_unknown_backend_is_refused():
     with (
-        pytest.raises(ValueError, match=r"expected one of the backends 'reference'.*got 'warp'"),
+        pytest.raises(ValueError, match=r"expected one of the backends .*'reference'.*got 'warp'"),
         ops.backend("warp"),
     ):
         pytest.fail("the block must not be entered")
@@ -121,7 +121,7 @@ def test_an_unknown_backend_is_refused():
 
 def test_a_backend_is_registered_once():
     with pytest.raises(ValueError, match="there is a backend 'reference' already"):
-        library.register_backend("reference", library._backends["reference"])
+        backends.register_backend("reference", backends.choice.backends["reference"])
 
 
 def test_compiles_without_a_graph_break():
@@ -131,9 +131,7 @@ def test_compiles_without_a_graph_break():
 
 
 def test_a_missing_triton_is_announced_once(monkeypatch):
-    monkeypatch.setattr(library, "_backends", {"reference": library._backends["reference"]})
-    monkeypatch.setattr(library, "_said", set())
-    gpu = torch.device("cuda")
+    monkeypatch.setattr(backends, "_said", set())
     with pytest.warns(RuntimeWarning, match="no Triton"):
-        assert library._select(gpu) is library._backends["reference"]
-    library._select(gpu)  # a second warning would be an error
+        backends.say_once_that_kernels_are_missing("cuda")
+    backends.say_once_that_kernels_are_missing("cuda")  # a second warning would be an error

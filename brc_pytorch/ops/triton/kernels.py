@@ -1,4 +1,4 @@
-"""The recurrences as Triton kernels; :mod:`brc_pytorch.ops.cuda` launches them.
+"""The recurrences as Triton kernels; :mod:`brc_pytorch.ops.triton.backend` launches them.
 
 Each kernel walks over ``count`` steps of the sequence, from time ``first`` on. Tensors of these
 steps alone lie densely from their first row on; those of the whole sequence are addressed by time.
@@ -10,6 +10,8 @@ steps alone lie densely from their first row on; those of the whole sequence are
   where it ends. They are of the type that is computed in; all others are of the tensors' own type.
 - ``output`` (T, B, H), ``grad_output`` (T, B, H) of any strides or None.
 - ``lengths`` (B): int32 from 0 to T, or None for T in every row.
+
+Offsets into tensors are of 64 bits: a tensor may span more than 2**31 elements.
 
 A program of one warp has one thread for each column of (B, H), which alone reads and writes it.
 The programs that walk whole rows have several warps, and copies of a column in many threads.
@@ -115,7 +117,7 @@ def _if(condition, element, count):
 @triton.jit
 def _columns(batch, hidden, block: tl.constexpr):
     """A program's columns of (B, H): rows, units, where they begin in (B, 3H), which exist."""
-    element = tl.program_id(0) * block + tl.arange(0, block)
+    element = tl.cast(tl.program_id(0), tl.int64) * block + tl.arange(0, block)
     row = element // hidden
     unit = element % hidden
     return element, row, unit, row * 3 * hidden + unit, element < batch * hidden
@@ -160,6 +162,7 @@ def brc_forward(
     block: tl.constexpr,
 ):
     """The BRC; a program walks ``block`` columns of (B, H), their states in registers."""
+    batch = tl.cast(batch, tl.int64)
     columns = _columns(batch, hidden, block)
     element, row, unit, _, exists = columns
     size = batch * hidden
@@ -285,6 +288,7 @@ def brc_backward(
     To ``sums`` (5, B, H), of the type that is computed in, it adds over time what makes up the
     gradients of b_c, b_a, the candidate's bias, w_c and w_a.
     """
+    batch = tl.cast(batch, tl.int64)
     columns = _columns(batch, hidden, block)
     element, row, unit, _, exists = columns
     size = batch * hidden
@@ -295,7 +299,7 @@ def brc_backward(
     weights = (w_c, w_a)
     rows = (columns, length, tl.load(h_0 + element, mask=exists, other=0))
     span = (first, count, batch, hidden)
-    at_grad = tl.cast(row, tl.int64) * stride_b + unit * stride_h
+    at_grad = row * stride_b + unit * stride_h
     sources = (drive, output, grad_output, tl.cast(stride_t, tl.int64), at_grad)
     at_sum = sums + element
     carried = (
@@ -423,15 +427,17 @@ def nbrc_forward(
     they are packed, two rows in a word, five parts of 16 do, and the others come from the
     first-level cache at each step.
     """
-    row = tl.program_id(0)
+    row = tl.cast(tl.program_id(0), tl.int64)
+    batch = tl.cast(batch, tl.int64)
     unit = tl.arange(0, block)
     exists = unit < hidden
-    at = row * hidden + unit
-    column = row * 3 * hidden + unit
     length = steps
     if lengths is not None:
         length = tl.load(lengths + row)
-    h = tl.load(state + at, mask=exists, other=0)
+    drive += row * 3 * hidden
+    state += row * hidden
+    output += row * hidden
+    h = tl.load(state + unit, mask=exists, other=0)
     if packed:
         kept_c = _load_kept(tiles, 0, block)
         weight: tl.constexpr = drive.dtype.element_ty
@@ -444,20 +450,16 @@ def nbrc_forward(
     for p in range(count):
         step = _step_at(p, count, reverse)
         # On their way from memory during the products.
-        c, a, u = _load_gates(drive, step, column, batch, hidden, exists)
+        c, a, u = _load_gates(drive, step, unit, batch, hidden, exists)
         if packed:
             shift = shift ^ zero
-            tl.store(state + at, h, mask=exists)
+            tl.store(state + unit, h, mask=exists)
             tl.debug_barrier()  # all have written h
             none = tl.zeros((16, block), h.dtype)
-            sums_c = _add_kept(none, state + row * hidden, kept_c, hidden, shift, weight)
-            sums_c = _add_streamed(
-                sums_c, state + row * hidden, tiles, 5, 0, hidden, shift, weight, block
-            )
+            sums_c = _add_kept(none, state, kept_c, hidden, shift, weight)
+            sums_c = _add_streamed(sums_c, state, tiles, 5, 0, hidden, shift, weight, block)
             feedback_c = tl.sum(sums_c, axis=0)
-            sums_a = _add_streamed(
-                none, state + row * hidden, tiles, 0, 1, hidden, shift, weight, block
-            )
+            sums_a = _add_streamed(none, state, tiles, 0, 1, hidden, shift, weight, block)
             feedback_a = tl.sum(sums_a, axis=0)
             tl.debug_barrier()  # all have read h
         else:
@@ -467,9 +469,9 @@ def nbrc_forward(
         # Padding stays zero, or the products of an infinite state with its zeros would be NaN.
         valid = _if(first + step < length, unit, hidden)
         h = tl.where(valid, c * h + (1 - c) * g, h)
-        to = output + (first + step) * (batch * hidden) + at
+        to = output + (first + step) * (batch * hidden) + unit
         tl.store(to, tl.where(valid, h, 0), mask=exists)
-    tl.store(state + at, h, mask=exists)
+    tl.store(state + unit, h, mask=exists)
 
 
 @triton.jit(do_not_specialize=["first", "count", "steps", "zero"])
@@ -497,16 +499,18 @@ def nbrc_backward(
 
     ``tiles`` are W_c and W_a transposed, ``states`` (count, B, H) the states before each step.
     """
-    row = tl.program_id(0)
+    row = tl.cast(tl.program_id(0), tl.int64)
+    batch = tl.cast(batch, tl.int64)
     unit = tl.arange(0, block)
     exists = unit < hidden
-    at = row * hidden + unit
-    column = row * 3 * hidden + unit
-    at_grad = tl.cast(row, tl.int64) * stride_b + unit * stride_h
+    at_grad = row * stride_b + unit.to(tl.int64) * stride_h
     length = steps
     if lengths is not None:
         length = tl.load(lengths + row)
-    grad = tl.load(grad_state + at, mask=exists, other=0)
+    gates += row * 3 * hidden
+    states += row * hidden
+    grad_state += row * hidden
+    grad = tl.load(grad_state + unit, mask=exists, other=0)
     if packed:
         kept_c = _load_kept(tiles, 0, block)
         weight: tl.constexpr = gates.dtype.element_ty
@@ -514,17 +518,17 @@ def nbrc_backward(
         tile_c = _load_tile(tiles, 0, block).to(grad.dtype)
         tile_a = _load_tile(tiles, 1, block).to(grad.dtype)
     shift = zero
-    x = _load_gates(gates, _step_at(count - 1, count, reverse), column, batch, hidden, exists)
+    x = _load_gates(gates, _step_at(count - 1, count, reverse), unit, batch, hidden, exists)
     for done in range(count):
         p = count - 1 - done
         step = _step_at(p, count, reverse)
         time = first + step
         valid = _if(time < length, unit, hidden)
         tl.debug_barrier()  # all have read the gates that one of them writes over
-        h = tl.load(states + step * (batch * hidden) + at, mask=exists, other=0).to(grad.dtype)
+        h = tl.load(states + step * (batch * hidden) + unit, mask=exists, other=0).to(grad.dtype)
         c, a, u = x
         following = _step_at(tl.maximum(p - 1, 0), count, reverse)
-        x = _load_gates(gates, following, column, batch, hidden, exists)
+        x = _load_gates(gates, following, unit, batch, hidden, exists)
         total = grad
         if grad_output is not None:
             at_time = grad_output + time * stride_t + at_grad
@@ -534,11 +538,11 @@ def nbrc_backward(
         grad_c = tl.where(valid, grad_c, 0)
         grad_a = tl.where(valid, grad_a, 0)
         grad_u = tl.where(valid, grad_u, 0)
-        _store_gates((grad_c, grad_a, grad_u), gates, step, column, batch, hidden, exists)
+        _store_gates((grad_c, grad_a, grad_u), gates, step, unit, batch, hidden, exists)
         if packed:
             shift = shift ^ zero
             tl.debug_barrier()  # all have written their gradients
-            x_c = gates + step * (3 * batch * hidden) + row * 3 * hidden
+            x_c = gates + step * (3 * batch * hidden)
             terms = tl.zeros((16, block), grad.dtype)
             terms = _add_kept(terms, x_c, kept_c, hidden, shift, weight)
             terms = _add_streamed(terms, x_c, tiles, 5, 0, hidden, shift, weight, block)
@@ -546,7 +550,7 @@ def nbrc_backward(
         else:
             terms = grad_c[:, None] * tile_c + grad_a[:, None] * tile_a
         grad = tl.where(valid, before + tl.sum(terms, axis=0), grad)
-    tl.store(grad_state + at, grad, mask=exists)
+    tl.store(grad_state + unit, grad, mask=exists)
 
 
 @triton.jit(do_not_specialize=["step", "first", "steps"])
@@ -568,6 +572,7 @@ def nbrc_forward_step(
 
     The state is also written to ``narrow``, of the tensors' own type, for the next product.
     """
+    batch = tl.cast(batch, tl.int64)
     element, row, unit, column, exists = _columns(batch, hidden, block)
     length = _load_length(lengths, row, steps, exists)
     time = first + tl.cast(step, tl.int64)
@@ -607,6 +612,7 @@ def nbrc_backward_step(
     ``feedback`` (B, H) is what the step after this one adds to D through W: its own gradients of
     the arguments of c and a times W transposed.
     """
+    batch = tl.cast(batch, tl.int64)
     element, row, unit, column, exists = _columns(batch, hidden, block)
     length = _load_length(lengths, row, steps, exists)
     step = tl.cast(step, tl.int64)
@@ -616,7 +622,7 @@ def nbrc_backward_step(
     grad += tl.load(feedback + element, mask=exists, other=0).to(grad.dtype)
     total = grad
     if grad_output is not None:
-        at = tl.cast(row, tl.int64) * stride_b + unit * stride_h
+        at = row * stride_b + unit * stride_h
         at_time = grad_output + time * stride_t + at
         total += tl.load(at_time, mask=valid, other=0).to(grad.dtype)
     h = tl.load(states + step * (batch * hidden) + element, mask=exists, other=0).to(grad.dtype)

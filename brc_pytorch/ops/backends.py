@@ -1,0 +1,216 @@
+"""What a backend offers, which there are, and which one is chosen.
+
+A backend computes recurrences on one kind of device. The reference serves every device and every
+recurrence that has none.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from brc_pytorch.ops.recurrences import RECURRENCES, Recurrence
+
+
+class Call(NamedTuple):
+    """What the operator was called with: checked, resolved, of one dtype on one device.
+
+    Attributes:
+        recurrence: which one.
+        input: x_1 to x_T, (T, B, I), of any strides.
+        states: the states before the first step, (S, B, H).
+        parameters: as ``recurrence.parameters`` lists them; of any strides.
+        lengths: how many steps of each row are data, (B) integers of any size, None for all.
+        reverse: from each row's last step to its first.
+    """
+
+    recurrence: Recurrence
+    input: Tensor
+    states: Tensor
+    parameters: Sequence[Tensor]
+    lengths: Tensor | None
+    reverse: bool
+
+
+class Gradients(NamedTuple):
+    """Where a backward pass writes: new, dense tensors.
+
+    Attributes:
+        input: (T, B, I), or (0) if nobody wants it.
+        states: (S, B, H).
+        parameters: each of its parameter's shape.
+    """
+
+    input: Tensor
+    states: Tensor
+    parameters: list[Tensor]
+
+
+# (call, output (T, B, H), last states (S, B, H), saved): writes all three.
+Forward = Callable[[Call, Tensor, Tensor, Tensor], None]
+# (call, gradient of output or None, of last states or None, output, saved, gradients): writes the
+# gradients. What it is given belongs to autograd and is only read. ``saved`` has no elements where
+# the forward pass was not told that a backward pass would come.
+Backward = Callable[[Call, Tensor | None, Tensor | None, Tensor, Tensor, Gradients], None]
+# (recurrence, input (T, B, I), states (S, L, B, H), each layer's parameters gate by gate, lengths,
+# output (T, B, H), last states (S, L, B, H)): writes the last two.
+Layers = Callable[
+    [Recurrence, Tensor, Tensor, Sequence[Sequence[Tensor]], Tensor | None, Tensor, Tensor], None
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Backend:
+    """One implementation of some recurrences.
+
+    Attributes:
+        device_type: the kind of device it computes on (``"cpu"``, ``"cuda"``), None for any.
+        dtypes: what it computes in; tensors of another dtype are computed in float32.
+        recurrences: the names of those that it computes.
+        forward: the forward pass.
+        backward: the backward pass.
+        saved_shape: the shape of what a forward pass saves for the backward pass of this call.
+        layers: several layers at once, if it can.
+    """
+
+    device_type: str | None
+    dtypes: frozenset[torch.dtype]
+    recurrences: frozenset[str]
+    forward: Forward
+    backward: Backward
+    saved_shape: Callable[[Call], tuple[int, ...]]
+    layers: Layers | None = None
+
+
+class _Choice:
+    """Which backend computes; plain attributes, since torch.compile cannot trace a ContextVar.
+
+    Attributes:
+        backends: all, by name.
+        chosen: those that compute if none is forced, by kind of device and recurrence.
+        forced: the name of the one that :func:`backend` asks for.
+    """
+
+    def __init__(self) -> None:
+        self.backends: dict[str, Backend] = {}
+        self.chosen: dict[tuple[str, str], Backend] = {}
+        self.forced: str | None = None
+
+
+choice = _Choice()
+# Kinds of device that a backend can be had for, and what brings it.
+MISSING = {
+    "cpu": "this installation of brc_pytorch has no compiled kernels for the CPU: the cells work, "
+    "about ten times slower; install it where there is a C++ compiler",
+    "cuda": "this installation has no Triton, in which brc_pytorch's kernels for GPUs are written: "
+    "the cells work, step by step and much slower; `pip install triton` brings it",
+}
+_said: set[str] = set()
+
+
+def register_backend(name: str, implementation: Backend) -> None:
+    """Make an implementation the one for its kind of device and its recurrences.
+
+    Args:
+        name: what :func:`backend` calls it.
+        implementation: what it computes, and where.
+
+    Raises:
+        ValueError: there is a backend of this name, or it names an unknown recurrence.
+    """
+    if name in choice.backends:
+        raise ValueError(f"name: there is a backend {name!r} already")
+    unknown = implementation.recurrences - RECURRENCES.keys()
+    if unknown:
+        raise ValueError(f"recurrences: expected some of {[*RECURRENCES]}, got {sorted(unknown)}")
+    choice.backends[name] = implementation
+    if implementation.device_type is not None:
+        for recurrence in implementation.recurrences:
+            choice.chosen.setdefault((implementation.device_type, recurrence), implementation)
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Force one backend inside a ``with`` block; it runs or raises, nothing stands in for it.
+
+    Like the flags of ``torch.backends`` it holds for all threads of the process.
+
+    Args:
+        name: ``"reference"`` (the definition in plain PyTorch, everywhere), or a compiled backend
+            of this installation.
+
+    Raises:
+        ValueError: there is no such backend.
+
+    Example:
+        >>> import torch
+        >>> from brc_pytorch import ops
+        >>> from brc_pytorch.layers import BistableRecurrentCell
+        >>> cell = BistableRecurrentCell(3, 5)
+        >>> with ops.backend("reference"):
+        ...     output, last = cell.scan(torch.randn(7, 2, 3))
+        >>> output.shape
+        torch.Size([7, 2, 5])
+    """
+    if name not in choice.backends:
+        known = ", ".join(map(repr, choice.backends))
+        raise ValueError(f"name: expected one of the backends {known}, got {name!r}")
+    before, choice.forced = choice.forced, name
+    try:
+        yield
+    finally:
+        choice.forced = before
+
+
+def backend_for(device: torch.device) -> str:
+    """Name the backend that computes on a device, here and now.
+
+    Raises:
+        RuntimeError: :func:`backend` forces one that cannot run there.
+
+    Example:
+        >>> import torch
+        >>> from brc_pytorch import ops
+        >>> with ops.backend("reference"):
+        ...     ops.backend_for(torch.device("cpu"))
+        'reference'
+    """
+    if choice.forced is not None:
+        _check_device(choice.forced, device)
+        return choice.forced
+    for name, candidate in choice.backends.items():
+        if candidate.device_type == device.type:
+            return name
+    return "reference"
+
+
+def forced_backend(name: str, device: torch.device, recurrence: str) -> Backend:
+    """Return the backend that :func:`backend` asks for.
+
+    Raises:
+        RuntimeError: it cannot run there, or not this recurrence.
+    """
+    _check_device(name, device)
+    found = choice.backends[name]
+    if recurrence not in found.recurrences:
+        raise RuntimeError(
+            f"backend {name!r} computes {sorted(found.recurrences)}, got {recurrence!r}"
+        )
+    return found
+
+
+def _check_device(name: str, device: torch.device) -> None:
+    needed = choice.backends[name].device_type
+    if needed not in (None, device.type):
+        raise RuntimeError(f"backend {name!r} computes on {needed} tensors, got input on {device}")
+
+
+def say_once_that_kernels_are_missing(device_type: str) -> None:
+    """Warn that the reference stands in for kernels that another installation would have."""
+    if device_type in MISSING and device_type not in _said:
+        _said.add(device_type)
+        warnings.warn(MISSING[device_type], RuntimeWarning, stacklevel=4)

@@ -1,0 +1,114 @@
+"""The kernels' C interface, seen from Python: ``csrc/brc.h``.
+
+It is a plain one over raw pointers, so that one binary serves every version of torch.
+"""
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Layer(ctypes.Structure):
+    """``brc_layer`` of csrc/brc.h."""
+
+    _fields_ = (
+        ("steps", ctypes.c_int64),
+        ("batch", ctypes.c_int64),
+        ("input_size", ctypes.c_int64),
+        ("hidden_size", ctypes.c_int64),
+        ("input_strides", ctypes.c_int64 * 3),
+        ("input", ctypes.c_void_p),
+        ("h_0", ctypes.c_void_p),
+        ("kernel", ctypes.c_void_p * 3),
+        ("memory", ctypes.c_void_p * 2),
+        ("bias", ctypes.c_void_p * 3),
+        ("kernel_stride", ctypes.c_int64),
+        ("memory_stride", ctypes.c_int64),
+        ("lengths", ctypes.c_void_p),
+        ("kept_steps", ctypes.c_int64),
+        ("full_memory", ctypes.c_int32),
+        ("is_double", ctypes.c_int32),
+        ("reverse", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("instruction_set", ctypes.c_int32),
+    )
+
+
+class Gradients(ctypes.Structure):
+    """``brc_gradients`` of csrc/brc.h."""
+
+    _fields_ = (
+        ("output", ctypes.c_void_p),
+        ("gates", ctypes.c_void_p),
+        ("grad_output", ctypes.c_void_p),
+        ("grad_output_strides", ctypes.c_int64 * 3),
+        ("grad_last", ctypes.c_void_p),
+        ("grad_input", ctypes.c_void_p),
+        ("grad_input_strides", ctypes.c_int64 * 3),
+        ("grad_h_0", ctypes.c_void_p),
+        ("grad_kernel", ctypes.c_void_p),
+        ("grad_memory", ctypes.c_void_p),
+        ("grad_bias", ctypes.c_void_p),
+    )
+
+
+# The recurrences that the kernels compute, each with the number by which they know it.
+CELLS = {"brc": 0, "nbrc": 1}
+
+
+def _load() -> ctypes.CDLL | None:
+    """Return the compiled kernels, or None where the installation has none."""
+    # An editable installation keeps them apart from the sources: its package has two folders.
+    package, _, _ = __package__.rpartition(".")
+    folders = map(Path, sys.modules[package].__path__)
+    for path in (path for folder in folders for path in folder.glob("*brc_cpu.*")):
+        library = ctypes.CDLL(str(path))
+        pointer = ctypes.c_void_p
+        library.brc_instruction_sets.restype = ctypes.c_char_p
+        library.brc_forward.argtypes = (
+            ctypes.POINTER(Layer),
+            ctypes.c_int32,
+            *(pointer,) * 3,
+        )
+        library.brc_backward.argtypes = (ctypes.POINTER(Layer), ctypes.POINTER(Gradients))
+        return library
+    return None
+
+
+kernels = _load()
+_names = kernels.brc_instruction_sets().decode().split(",") if kernels else []
+
+
+class _Chosen:
+    """The number of the instruction set in use, in the order of their names."""
+
+    instruction_set = 0
+
+
+chosen = _Chosen()  # what the processor can do is a fact of the process
+
+
+@contextmanager
+def instruction_set(name: str) -> Iterator[None]:
+    """Compute with one instruction set of this processor, in all threads, inside a ``with`` block.
+
+    Args:
+        name: one of :func:`instruction_sets`; without this function, the first of them.
+
+    Raises:
+        ValueError: this processor, or this build, has no such instruction set.
+    """
+    if name not in _names:
+        raise ValueError(f"name: expected one of {_names}, got {name!r}")
+    before, chosen.instruction_set = chosen.instruction_set, _names.index(name)
+    try:
+        yield
+    finally:
+        chosen.instruction_set = before
+
+
+def instruction_sets() -> list[str]:
+    """Return the instruction sets that this build and this processor share, the best first."""
+    return list(_names)
