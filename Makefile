@@ -27,8 +27,8 @@ test-slow: setup  ## run the tests that take minutes
 test-kernels: setup  ## run the compiled kernels' own tests under sanitizers
 	for sanitizers in address,undefined thread; do \
 		$(BIN)/cmake -S . -B build/sanitize-$${sanitizers%,*} -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DBRC_SANITIZE=$$sanitizers -DBRC_TESTS=ON && \
-		$(BIN)/cmake --build build/sanitize-$${sanitizers%,*} --target brc_tests && \
-		build/sanitize-$${sanitizers%,*}/brc_tests || exit 1; \
+		$(BIN)/cmake --build build/sanitize-$${sanitizers%,*} && \
+		$(BIN)/ctest --test-dir build/sanitize-$${sanitizers%,*} --output-on-failure || exit 1; \
 	done
 
 # Triton reads the variable when it is imported: the interpreter needs a process of its own.

@@ -6,6 +6,9 @@
 // and that of h is  D c + d_u a + R_c^T d_c + R_a^T d_a.  They stay in cache for the few positions
 // at hand, until the products that make the gradients of the parameters and the input have read
 // them.
+//
+// What is no unit's and no step's own has no part in any sum, for 0 times infinity is not 0: lanes
+// that pad a gate are zeroed after each step, and so is the state of a row where it has no data.
 
 #pragma once
 
@@ -22,8 +25,8 @@ struct Backward {
 
     Shared(Arena& arena, const Plan<T>& plan)
         : forward(arena, plan),
-          kernel_transposed(arena.take<T>(3 * plan.ld_state * plan.ld_input)),
-          memory_transposed(arena.take<T>(full ? 2 * plan.ld_state * plan.ld_state : 0)) {}
+          kernel_transposed(arena.take<T>(3, plan.ld_state, plan.ld_input)),
+          memory_transposed(arena.take<T>(full ? 2 : 0, plan.ld_state, plan.ld_state)) {}
   };
 
   struct Own {
@@ -36,16 +39,18 @@ struct Backward {
     T* states;       // (S + 1, n, ld_state); slot 0 is the state before the first position at hand
     T* grad_output;  // (S, n, ld_state)
     T* grad_state;   // (n, ld_state)
+    bool* is_large;  // (n): the row has states from which no candidate can be told
 
     Own(Arena& arena, const Plan<T>& plan)
-        : kernel(arena.take<T>(plan.input * plan.ld_gates)),
-          memory(arena.take<T>((full ? plan.hidden : 1) * 2 * plan.ld_state)),
+        : kernel(arena.take<T>(plan.input, plan.ld_gates)),
+          memory(arena.take<T>(full ? plan.hidden : 1, 2 * plan.ld_state)),
           bias(arena.take<T>(plan.ld_gates)),
-          input(arena.take<T>(plan.positions * plan.rows * plan.ld_input)),
-          gates(arena.take<T>(plan.positions * plan.rows * plan.ld_gates)),
-          states(arena.take<T>((plan.positions + 1) * plan.rows * plan.ld_state)),
-          grad_output(arena.take<T>(plan.positions * plan.rows * plan.ld_state)),
-          grad_state(arena.take<T>(plan.rows * plan.ld_state)) {}
+          input(arena.take<T>(plan.positions, plan.rows, plan.ld_input)),
+          gates(arena.take<T>(plan.positions, plan.rows, plan.ld_gates)),
+          states(arena.take<T>(plan.positions + 1, plan.rows, plan.ld_state)),
+          grad_output(arena.take<T>(plan.positions, plan.rows, plan.ld_state)),
+          grad_state(arena.take<T>(plan.rows, plan.ld_state)),
+          is_large(arena.take<bool>(plan.rows)) {}
 
     void clear_gradients(const Plan<T>& plan) const {
       std::memset(kernel, 0, size_t(reinterpret_cast<char*>(input) -
@@ -62,11 +67,22 @@ struct Backward {
     return {shared.used(), own.used()};
   }
 
-  static void pack(const brc_layer& layer, void* shared) {
+  // Whether rows of states begin with one that is large, infinite or NaN. A state lies between the
+  // one before it and a candidate, so no later one exceeds the larger of it and 1.
+  static bool begin_large(const brc_layer& layer, Range rows) {
+    constexpr T large = 8;  // |h| times the rounding error is what the candidate loses
+    const T* const h_0 = static_cast<const T*>(layer.h_0);
+    for (int64_t i = rows.first * layer.hidden_size; i < rows.last * layer.hidden_size; ++i)
+      if (!(h_0[i] >= -large && h_0[i] <= large)) return true;
+    return false;
+  }
+
+  static void pack(const brc_layer& layer, void* shared) noexcept {
     const Plan<T> plan(layer, {0, 0});
     Arena arena(shared);
     const Shared weights(arena, plan);
-    if (!full || layer.kept_steps < layer.steps) weights.forward.fill(layer, plan);
+    if (!full || layer.kept_steps < layer.steps || begin_large(layer, {0, layer.batch}))
+      weights.forward.fill(layer, plan);
     pack_transposed(plan.input, 3, plan, layer.kernel, layer.kernel_stride,
                     weights.kernel_transposed);
     if constexpr (full)
@@ -97,8 +113,8 @@ struct Backward {
   }
 
   // The gates of one vector of units as the forward pass kept them, (c, a - 1) at `kept`; the
-  // candidate follows from h_t = c h + (1 - c) g. Where 1 - c is so small that g is lost in
-  // rounding, so is everything that g takes part in.
+  // candidate follows from h_t = c h + (1 - c) g, unless h is large. Where 1 - c is so small that g
+  // is lost in rounding, so is everything that g takes part in.
   template <int N>
   static Gates<T, N> recall(int64_t H, int64_t j, const T* kept, Vector<T, N> h,
                             Vector<T, N> next) {
@@ -130,11 +146,20 @@ struct Backward {
       grad = grad * c + (grad_u + grad_u * a_less_1);
       if constexpr (!full)
         grad += load<N>(weights.memory + j) * grad_c + load<N>(weights.memory + P + j) * grad_a;
-      store<N>(grad_state + j, grad);
-      store<N>(gates + j, grad_c);
-      store<N>(gates + P + j, grad_a);
-      store<N>(gates + 2 * P + j, grad_u);
+      store<N>(grad_state + j, first_lanes<T, N>(H - j, grad));
+      store<N>(gates + j, first_lanes<T, N>(H - j, grad_c));
+      store<N>(gates + P + j, first_lanes<T, N>(H - j, grad_a));
+      store<N>(gates + 2 * P + j, first_lanes<T, N>(H - j, grad_u));
     });
+  }
+
+  // Clears the states before positions without data; the gate gradients there are zero already.
+  static void clear_ended(const Sequence& sequence, const Plan<T>& plan, int64_t first,
+                          int64_t count, T* states) {
+    if (!sequence.layer.lengths) return;
+    for (int64_t p = first; p < first + count; ++p)
+      for (int64_t r = 0; r < plan.rows; ++r, states += plan.ld_state)
+        if (!sequence.is_data(p, r)) std::memset(states, 0, size_t(plan.ld_state) * sizeof(T));
   }
 
   // Adds what `count` rows of gate gradients contribute to the parameters' gradients.
@@ -168,7 +193,7 @@ struct Backward {
   }
 
   static void run(const brc_layer& layer, const brc_gradients& gradients, Range rows,
-                  const void* shared, void* own_memory) {
+                  const void* shared, void* own_memory) noexcept {
     const Plan<T> plan(layer, rows);
     const Sequence sequence{layer, rows};
     Arena shared_arena(const_cast<void*>(shared)), own_arena(own_memory);
@@ -182,6 +207,11 @@ struct Backward {
     if (const T* const grad_last = static_cast<const T*>(gradients.grad_last))
       for (int64_t r = 0; r < n; ++r)
         copy_row(H, grad_last + (rows.first + r) * H, 1, own.grad_state + r * P, P);
+    bool any_is_large = false;
+    for (int64_t r = 0; r < n; ++r) {
+      own.is_large[r] = begin_large(layer, {rows.first + r, rows.first + r + 1});
+      any_is_large |= own.is_large[r];
+    }
 
     const int64_t last_chunk = (layer.steps - 1) / plan.positions * plan.positions;
     for (int64_t first = last_chunk; first >= 0; first -= plan.positions) {
@@ -194,7 +224,7 @@ struct Backward {
       if (grad_output)
         gather(sequence, grad_output, gradients.grad_output_strides, H, first, count,
                own.grad_output, P);
-      const int64_t not_kept = layer.steps - layer.kept_steps - first;
+      const int64_t not_kept = any_is_large ? count : layer.steps - layer.kept_steps - first;
       if (const int64_t again = not_kept < count ? not_kept : count; again > 0) {
         drive(plan, weights.forward, again * n, own.input, own.gates);
         if constexpr (full) feed_back(plan, weights.forward, again * n, own.states, own.gates);
@@ -210,7 +240,7 @@ struct Backward {
         for (int64_t r = 0; r < n; ++r)
           if (sequence.is_data(first + s, r))
             step_row(plan, weights.forward, own.states + (s * n + r) * P,
-                     kept ? kept + r * 2 * H : nullptr,
+                     kept && !own.is_large[r] ? kept + r * 2 * H : nullptr,
                      grad_output ? own.grad_output + (s * n + r) * P : nullptr,
                      gates + r * plan.ld_gates, own.grad_state + r * P);
           else
@@ -221,6 +251,7 @@ struct Backward {
                                              own.grad_state, P);
       }
 
+      clear_ended(sequence, plan, first, count, own.states);
       accumulate(plan, count * n, own);
       if (gradients.grad_input) {
         product<Left::rows, Right::packed, T>(count * n, plan.input, 3 * P, own.gates,
@@ -251,7 +282,7 @@ struct Backward {
   }
 
   static void reduce(const brc_layer& layer, const brc_gradients& gradients, void* const* own,
-                     int threads) {
+                     int threads) noexcept {
     const Plan<T> plan(layer, {0, 0});
     const auto of = [&](int thread) {
       Arena arena(own[thread]);

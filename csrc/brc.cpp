@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "environment.h"
 #include "pass.h"
 
 namespace brc {
@@ -56,6 +57,13 @@ const InstructionSets& instruction_sets() {
 
 constexpr std::size_t large_page = std::size_t(2) << 20;
 
+// a + b, or std::bad_alloc where no memory is as large.
+std::size_t checked_sum(std::size_t a, std::size_t b) {
+  std::size_t sum;
+  if (__builtin_add_overflow(a, b, &sum)) throw std::bad_alloc();
+  return sum;
+}
+
 // Asks for large pages under a large fresh tensor: touching it page by page takes longer than
 // computing what is written to it.
 void expect_writes(void* memory, std::int64_t bytes) {
@@ -75,7 +83,7 @@ class Memory {
   Memory() = default;
   explicit Memory(std::size_t bytes) {
     const std::size_t alignment = bytes < large_page / 16 ? 64 : large_page;
-    size_ = (bytes + alignment) / alignment * alignment;
+    size_ = checked_sum(bytes, alignment) / alignment * alignment;
     alignment_ = std::align_val_t(alignment);
     data_ = ::operator new(size_, alignment_);
     expect_writes(data_, std::int64_t(size_));
@@ -106,7 +114,7 @@ class Workspace {
  public:
   std::size_t add(std::size_t bytes) {
     const std::size_t offset = size_;
-    size_ += (bytes + 63) / 64 * 64;
+    size_ = checked_sum(size_, checked_sum(bytes, 63) / 64 * 64);
     return offset;
   }
   void allocate() {
@@ -147,15 +155,22 @@ int useful_threads(const brc_layer& layer, double work) {
 
 // Calls body(thread) for all threads, the last on the caller's. They are started afresh each time:
 // with no pool there is nothing that a fork could leave behind, or that callers would have to
-// share. A thread that cannot be had runs here.
+// share. A thread that cannot be had, for lack of memory or by a limit, runs here. What has been
+// started is always waited for: a body throws nothing.
 template <class Body>
 void in_parallel(int threads, const Body& body) {
+  static_assert(noexcept(body(0)));
   std::vector<std::thread> started;
   started.reserve(std::size_t(threads));
+  const auto run = [&body](int i) noexcept {
+    const FloatingPointEnvironment environment;
+    body(i);
+  };
   int next = 0;
   try {
-    for (; next < threads - 1; ++next) started.emplace_back(body, next);
+    for (; next < threads - 1; ++next) started.emplace_back(run, next);
   } catch (const std::system_error&) {
+  } catch (const std::bad_alloc&) {
   }
   for (; next < threads; ++next) body(next);
   for (std::thread& thread : started) thread.join();
@@ -175,7 +190,7 @@ class Stream {
     if (layers_.size() > 1) layer.lane.below = layers_[layers_.size() - 2].lane.states;
   }
 
-  void run() {
+  void run() noexcept {
     for (int idle = 0; layers_.back().recur.begun.load(std::memory_order_relaxed) < chunks_;)
       if (advance())
         idle = 0;
@@ -198,16 +213,16 @@ class Stream {
     Stage drive, recur;
   };
 
-  bool may_drive(std::size_t l, std::int64_t chunk) const {
+  bool may_drive(std::size_t l, std::int64_t chunk) const noexcept {
     return (l == 0 || layers_[l - 1].recur.has_ended(chunk)) &&
            layers_[l].recur.has_ended(chunk - slots_);
   }
-  bool may_recur(std::size_t l, std::int64_t chunk) const {
+  bool may_recur(std::size_t l, std::int64_t chunk) const noexcept {
     return layers_[l].drive.has_ended(chunk) && layers_[l].recur.has_ended(chunk - 1) &&
            (l + 1 == layers_.size() || layers_[l + 1].drive.has_ended(chunk - slots_));
   }
 
-  bool advance() {
+  bool advance() noexcept {
     for (std::size_t l = layers_.size(); l-- > 0;) {
       Layer& layer = layers_[l];
       if (take(l, layer.recur, &Stream::may_recur, pass_.recur)) return true;
@@ -216,8 +231,9 @@ class Stream {
     return false;
   }
 
-  bool take(std::size_t l, Stage& stage, bool (Stream::*may)(std::size_t, std::int64_t) const,
-            void (*work)(const Lane&, std::int64_t)) {
+  bool take(std::size_t l, Stage& stage,
+            bool (Stream::*may)(std::size_t, std::int64_t) const noexcept,
+            void (*work)(const Lane&, std::int64_t) noexcept) noexcept {
     std::int64_t chunk = stage.begun.load(std::memory_order_relaxed);
     if (chunk == chunks_ || !(this->*may)(l, chunk) ||
         !stage.begun.compare_exchange_strong(chunk, chunk + 1, std::memory_order_relaxed))
@@ -233,7 +249,11 @@ class Stream {
   std::deque<Layer> layers_;
 };
 
-Range part(std::int64_t n, int parts, int i) { return {n * i / parts, n * (i + 1) / parts}; }
+// From n * i / parts on, without a product that could overflow.
+Range part(std::int64_t n, int parts, int i) {
+  const auto begin = [=](int i) { return n / parts * i + n % parts * i / parts; };
+  return {begin(i), begin(i + 1)};
+}
 
 // How a pass is shared out: rows over parts, and each part's rows to a team of threads.
 struct Division {
@@ -253,7 +273,7 @@ Division divide(const brc_layer* layers, int count) {
   }
   const int threads = useful_threads(layers[0], work);
   const int parts = int(std::clamp<std::int64_t>(layers[0].batch, 1, threads));
-  return {parts, std::clamp(int(work / longest), 1, threads / parts)};
+  return {parts, int(std::clamp(work / longest, 1.0, double(threads / parts)))};
 }
 
 // Steps of a chunk: a team needs several chunks at once, all others take what the cache holds.
@@ -274,6 +294,7 @@ const char* brc_instruction_sets(void) { return brc::instruction_sets().names; }
 int brc_forward(const brc_layer* layers, std::int32_t count, void* output, void* last,
                 void* gates) try {
   using namespace brc;
+  const FloatingPointEnvironment environment;
   const brc_layer& first = layers[0];
   const ForwardPass& pass = instruction_sets()
                                 .kernels[first.instruction_set]
@@ -331,7 +352,7 @@ int brc_forward(const brc_layer* layers, std::int32_t count, void* output, void*
     }
   }
   in_parallel(division.parts * division.team,
-              [&](int i) { streams[std::size_t(i / division.team)].run(); });
+              [&](int i) noexcept { streams[std::size_t(i / division.team)].run(); });
   return 0;
 } catch (const std::bad_alloc&) {
   return 1;
@@ -339,11 +360,13 @@ int brc_forward(const brc_layer* layers, std::int32_t count, void* output, void*
 
 int brc_backward(const brc_layer* layer, const brc_gradients* gradients) try {
   using namespace brc;
+  const FloatingPointEnvironment environment;
   const BackwardPass& pass = instruction_sets()
                                  .kernels[layer->instruction_set]
                                  ->backward[layer->is_double][layer->full_memory];
-  const std::int64_t bytes = layer->steps * layer->batch * (layer->is_double ? 8 : 4);
-  expect_writes(gradients->grad_input, bytes * layer->input_size);
+  if (gradients->grad_input)
+    expect_writes(gradients->grad_input, layer->steps * layer->batch * layer->input_size *
+                                             (layer->is_double ? 8 : 4));
   const Work work(*layer);
   const int useful = useful_threads(*layer, work.drive + work.recur);
   const int threads = int(std::clamp<std::int64_t>(layer->batch, 1, useful));
@@ -356,7 +379,7 @@ int brc_backward(const brc_layer* layer, const brc_gradients* gradients) try {
   std::vector<void*> own;
   for (const std::size_t offset : offsets) own.push_back(workspace.piece(offset));
   pass.pack(*layer, workspace.piece(weights));
-  in_parallel(threads, [&](int i) {
+  in_parallel(threads, [&](int i) noexcept {
     pass.run(*layer, *gradients, part(layer->batch, threads, i), workspace.piece(weights),
              own[std::size_t(i)]);
   });

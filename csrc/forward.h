@@ -14,13 +14,13 @@ struct Forward {
     T* input;  // (S, n, ld_input), unless the layer below has it
 
     Drive(Arena& arena, const Plan<T>& plan)
-        : gates(arena.take<T>(plan.positions * plan.rows * plan.ld_gates)),
-          input(arena.take<T>(plan.positions * plan.rows * plan.ld_input)) {}
+        : gates(arena.take<T>(plan.positions, plan.rows, plan.ld_gates)),
+          input(arena.take<T>(plan.positions, plan.rows, plan.ld_input)) {}
   };
 
   // One slot of states, (S + 1, n, ld_state): the first are those before the chunk.
   static T* take_states(Arena& arena, const Plan<T>& plan) {
-    return arena.take<T>((plan.positions + 1) * plan.rows * plan.ld_state);
+    return arena.take<T>(plan.positions + 1, plan.rows, plan.ld_state);
   }
 
   // A lane and one of its chunks.
@@ -63,13 +63,13 @@ struct Forward {
     return {chunks, weights.used(), gates.used(), states.used()};
   }
 
-  static void pack(const brc_layer& layer, void* weights) {
+  static void pack(const brc_layer& layer, void* weights) noexcept {
     const Plan<T> plan(layer, {0, 0});
     Arena arena(weights);
     Weights<T, full>(arena, plan).fill(layer, plan);
   }
 
-  static void drive(const Lane& lane, int64_t number) {
+  static void drive(const Lane& lane, int64_t number) noexcept {
     const Chunk chunk(lane, number);
     const Plan<T>& plan = chunk.plan;
     const Drive own = chunk.drive();
@@ -114,7 +114,7 @@ struct Forward {
     }
   }
 
-  static void recur(const Lane& lane, int64_t number) {
+  static void recur(const Lane& lane, int64_t number) noexcept {
     const Chunk chunk(lane, number);
     const Plan<T>& plan = chunk.plan;
     const brc_layer& layer = *lane.layer;

@@ -42,11 +42,11 @@ struct LaneSizes {
 
 struct ForwardPass {
   LaneSizes (*sizes)(const brc_layer&, Range rows, std::int64_t longest_chunk);
-  void (*pack)(const brc_layer&, void* weights);
+  void (*pack)(const brc_layer&, void* weights) noexcept;
   // The two stages of a chunk: what its input contributes to the gates, of all its steps at once;
   // and the states, step by step.
-  void (*drive)(const Lane&, std::int64_t chunk);
-  void (*recur)(const Lane&, std::int64_t chunk);
+  void (*drive)(const Lane&, std::int64_t chunk) noexcept;
+  void (*recur)(const Lane&, std::int64_t chunk) noexcept;
 };
 
 // Scratch memory of a backward pass, in bytes: what all threads read, and what each has for itself.
@@ -56,10 +56,12 @@ struct Scratch {
 
 struct BackwardPass {
   Scratch (*scratch)(const brc_layer&, Range rows);
-  void (*pack)(const brc_layer&, void* weights);
-  void (*run)(const brc_layer&, const brc_gradients&, Range rows, const void* weights, void* own);
+  void (*pack)(const brc_layer&, void* weights) noexcept;
+  void (*run)(const brc_layer&, const brc_gradients&, Range rows, const void* weights,
+              void* own) noexcept;
   // Adds the parameters' gradients of all threads, in their order, and writes them out.
-  void (*reduce)(const brc_layer&, const brc_gradients&, void* const* own, int threads);
+  void (*reduce)(const brc_layer&, const brc_gradients&, void* const* own,
+                 int threads) noexcept;
 };
 
 // For one instruction set; indices: is_double, full_memory.

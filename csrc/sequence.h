@@ -4,6 +4,8 @@
 
 #pragma once
 
+#include <new>
+
 #include "pass.h"
 #include "simd.h"
 
@@ -13,17 +15,23 @@ namespace brc::BRC_ISA {
 class Arena {
  public:
   explicit Arena(void* memory) : memory_(static_cast<char*>(memory)) {}
-  template <class T>
-  T* take(int64_t count) {
-    T* const buffer = reinterpret_cast<T*>(memory_ + used_);
-    used_ += (size_t(count) * sizeof(T) + 63) / 64 * 64;
-    return memory_ ? buffer : nullptr;
+  // A buffer of that many rows by columns by whatever else; std::bad_alloc where the size of all
+  // buffers so far is no number of 64 bits.
+  template <class T, class... Sizes>
+  T* take(Sizes... sizes) {
+    int64_t bytes = sizeof(T), end = 0;
+    const bool is_too_large = (__builtin_mul_overflow(bytes, int64_t(sizes), &bytes) || ...) ||
+                              __builtin_add_overflow(bytes, used_ + 63, &end);
+    if (is_too_large) throw std::bad_alloc();
+    T* const buffer = memory_ ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
+    used_ = end / 64 * 64;
+    return buffer;
   }
-  size_t used() const { return used_; }
+  size_t used() const { return size_t(used_); }
 
  private:
   char* memory_;
-  size_t used_ = 0;
+  int64_t used_ = 0;
 };
 
 // Sizes of a pass over some batch rows. A position counts steps in the order they are taken.

@@ -146,6 +146,16 @@ inline To bit_cast(From from) {
   return to;
 }
 
+// The first `count` lanes of v, and zero in the others, whatever stands there.
+template <class T, int N>
+inline Vector<T, N> first_lanes(int64_t count, Vector<T, N> v) {
+  if (count >= N) return v;
+  using Bits = Vector<typename Format<T>::Bits, N>;
+  Bits number;
+  for (int i = 0; i < N; ++i) number[i] = i;
+  return bit_cast<Vector<T, N>>(bit_cast<Bits>(v) & (number < typename Format<T>::Bits(count)));
+}
+
 template <class T, int N, size_t terms>
 inline Vector<T, N> polynomial(const T (&coefficients)[terms], Vector<T, N> x) {
   Vector<T, N> sum = broadcast<N>(coefficients[0]);

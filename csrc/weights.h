@@ -57,9 +57,8 @@ struct Weights {
   T* bias;    // (ld_gates), zero where there is none
 
   Weights(Arena& arena, const Plan<T>& plan)
-      : kernel(arena.take<T>(plan.input * plan.ld_gates)),
-        memory(arena.take<T>(full ? plan.hidden * padded<T>(2 * plan.ld_state)
-                                  : 2 * plan.ld_state)),
+      : kernel(arena.take<T>(plan.input, plan.ld_gates)),
+        memory(arena.take<T>(full ? plan.hidden : 1, padded<T>(2 * plan.ld_state))),
         bias(arena.take<T>(plan.ld_gates)) {}
 
   void fill(const brc_layer& layer, const Plan<T>& plan) const {

@@ -1,0 +1,94 @@
+// Both passes beside the equations: outputs as they are written out, gradients as a difference
+// quotient along a random direction; any rows, layers and threads give the same bits.
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "problem.h"
+
+namespace brc::tests {
+namespace {
+
+template <class T>
+bool check(const Case& c, int instruction_set, int threads) {
+  const double tolerance = sizeof(T) == 8 ? 1e-6 : 2e-3;
+  Problem<T> problem(c, 1);
+  std::vector<T> output, expected;
+  const auto gradients = problem.run(instruction_set, threads, output);
+  problem.loss(&expected);
+  for (std::size_t i = 0; i < output.size(); ++i)
+    if (!(std::abs(output[i] - expected[i]) < tolerance)) return false;
+
+  // The equations run in double, so the difference quotient is precise for float inputs too.
+  const double step = sizeof(T) == 8 ? 1e-6 : 1e-3;
+  const Problem<T> direction(c, 2);
+  double predicted = 0, losses[2];
+  for (int side = 0; side < 2; ++side) {
+    Problem<T> moved = problem;
+    for (std::size_t k = 0; k < moved.inputs.size(); ++k)
+      for (std::size_t i = 0; i < moved.inputs[k].size(); ++i)
+        moved.inputs[k][i] += T((side ? step : -step) * direction.inputs[k][i]);
+    losses[side] = moved.loss();
+  }
+  for (std::size_t k = 0; k < gradients.size(); ++k)
+    for (std::size_t i = 0; i < gradients[k].size(); ++i)
+      predicted += double(gradients[k][i]) * direction.inputs[k][i];
+  const double measured = (losses[1] - losses[0]) / (2 * step);
+  return std::abs(predicted - measured) < 50 * tolerance * (1 + std::abs(measured));
+}
+
+// Three layers at once give the same bits as one after the other, for any number of threads.
+template <class T>
+bool check_layers(Case c, int instruction_set, int threads) {
+  c.kept_steps = 0;
+  const std::int64_t B = c.batch, H = c.hidden_size;
+  constexpr int count = 3;
+  std::vector<Problem<T>> problems{{c, 1}};
+  c.input_size = H;
+  for (unsigned seed = 2; seed <= count; ++seed) problems.emplace_back(c, seed);
+  std::vector<T> expected, output(c.steps * B * H), last(count * B * H), last_in_turn(count * B * H);
+  std::vector<brc_layer> layers;
+  for (int l = 0; l < count; ++l) {
+    problems[l].lengths = problems[0].lengths;
+    layers.push_back(problems[l].describe(instruction_set, threads));
+    if (l > 0) layers[l].input = nullptr;
+    if (l > 0) problems[l].inputs[0] = expected;
+    expected.resize(c.steps * B * H);
+    const brc_layer alone = problems[l].describe(instruction_set, 1);
+    if (brc_forward(&alone, 1, expected.data(), last_in_turn.data() + l * B * H, nullptr))
+      throw std::bad_alloc();
+  }
+  if (brc_forward(layers.data(), count, output.data(), last.data(), nullptr))
+    throw std::bad_alloc();
+  return output == expected && last == last_in_turn;
+}
+
+}  // namespace
+
+void test_passes(Checks& checks) {
+  const std::string names = brc_instruction_sets();
+  int sets = 1;
+  for (const char letter : names) sets += letter == ',';
+  // The last three are large enough for several threads, the last two for teams of them.
+  const std::int64_t shapes[][4] = {{1, 1, 1, 1},  {7, 3, 2, 5}, {6, 9, 17, 19},
+                                    {3, 2, 33, 50}, {20, 30, 1, 3}, {2, 0, 3, 4},
+                                    {40, 12, 4, 16}, {4, 5, 0, 7}, {30, 20, 32, 64},
+                                    {400, 2, 3, 70}, {100, 1, 5, 259}};
+  for (int set = 0; set < sets; ++set)
+    for (const auto& [steps, batch, input, hidden] : shapes)
+      for (int options = 0; options < 16; ++options) {
+        const Case c{steps, batch, input, hidden, bool(options & 1), bool(options & 2),
+                     bool(options & 4), options & 8 ? steps : steps * (options % 3) / 3,
+                     options % 3 + (options % 3 == 1)};
+        if (hidden >= 64 && options % 5) continue;  // takes long
+        const bool ok = check<float>(c, set, 64) && check<double>(c, set, 3) &&
+                        check_layers<float>(c, set, 5) && check_layers<double>(c, set, 64);
+        checks.that(ok, "instruction set %d of %s, T %ld B %ld I %ld H %ld, options %d", set,
+                    names.c_str(), long(steps), long(batch), long(input), long(hidden), options);
+      }
+}
+
+}  // namespace brc::tests
