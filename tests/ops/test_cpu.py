@@ -228,6 +228,119 @@ def test_padding_has_no_effect_whatever_it_holds(recurrence):
         assert gradient.isfinite().all()
 
 
+def results_and_gradients(recurrence, backend, tensors, cotangents, dtype, **options):
+    leaves = [tensor.detach().to(dtype).requires_grad_() for tensor in tensors]
+    with ops.backend(backend):
+        results = operator(recurrence)(*leaves, **options)
+        gradients = torch.autograd.grad(results, leaves, [c.to(dtype) for c in cotangents])
+    return [*results, *gradients]
+
+
+@both
+@every_set
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("inputs", [2, 30], ids=["gates computed again", "gates kept"])
+@pytest.mark.parametrize("hidden", [5, 12, 16])
+def test_what_is_not_finite_goes_where_it_goes_in_the_reference(
+    recurrence, instructions, value, inputs, hidden
+):
+    """One element of one tensor; the lanes that pad a gate must not hand it on."""
+    for place in range(7):
+        tensors = arguments(recurrence, 6, 4, inputs, hidden, torch.float64)
+        cotangents = torch.randn(6, 4, hidden), torch.randn(4, hidden)
+        spoilt = (*tensors, *cotangents)[place]
+        spoilt.flatten()[spoilt.numel() // 2] = value  # a view
+        exact = results_and_gradients(
+            recurrence, "reference", tensors, cotangents, dtype=torch.float64
+        )
+        with cpu.instruction_set(instructions):
+            got = results_and_gradients(recurrence, "cpu", tensors, cotangents, dtype=torch.float32)
+        for number, (one, want) in enumerate(zip(got, exact, strict=True)):
+            assert torch.equal(one.isfinite(), want.isfinite()), (place, number)
+            finite = want.isfinite()
+            torch.testing.assert_close(one[finite].double(), want[finite], rtol=1e-3, atol=1e-4)
+
+
+@both
+@every_set
+@pytest.mark.parametrize("inputs", [2, 30], ids=["gates computed again", "gates kept"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_row_that_is_not_finite_leaves_all_others_alone(
+    recurrence, instructions, inputs, reverse
+):
+    tensors = arguments(recurrence, 6, 4, inputs, 5)
+    cotangents = torch.randn(6, 4, 5), torch.randn(4, 5)
+    lengths = torch.tensor([6, 3, 0, 5])
+
+    def run():
+        with cpu.instruction_set(instructions):
+            return results_and_gradients(
+                recurrence,
+                "cpu",
+                tensors,
+                cotangents,
+                dtype=torch.float32,
+                lengths=lengths,
+                reverse=reverse,
+            )
+
+    expected = run()
+    for row in range(4):
+        others = [r for r in range(4) if r != row]
+        for value in (float("nan"), float("inf")):
+            kept = [tensor[..., row, :].clone() for tensor in tensors[:2]]
+            for tensor in tensors[:2]:
+                tensor[..., row, :] = value
+            got = run()
+            for number in range(4):  # output, last, and the gradients of input and h_0
+                assert torch.equal(got[number][..., others, :], expected[number][..., others, :])
+            if lengths[row] == 0:  # nor has it a part in the parameters' gradients
+                for one, want in zip(got[4:], expected[4:], strict=True):
+                    assert torch.equal(one, want)
+            for tensor, values in zip(tensors, kept, strict=False):
+                tensor[..., row, :] = values
+
+
+@both
+@every_set
+@pytest.mark.parametrize("scale", [7.0, 1e2, 1e5, 1e8])
+def test_large_states_cost_no_digits(recurrence, instructions, scale):
+    """The candidate is told from two states only where that keeps its digits."""
+    tensors = arguments(recurrence, 6, 4, 30, 12, torch.float64)
+    tensors[1][1] *= scale
+    tensors[3] /= scale
+    tensors = [tensor.float().double() for tensor in tensors]
+    cotangents = torch.randn(6, 4, 12), torch.randn(4, 12)
+    exact = results_and_gradients(recurrence, "reference", tensors, cotangents, dtype=torch.float64)
+    naive = results_and_gradients(recurrence, "reference", tensors, cotangents, dtype=torch.float32)
+    with cpu.instruction_set(instructions):
+        got = results_and_gradients(recurrence, "cpu", tensors, cotangents, dtype=torch.float32)
+    for one, rough, want in zip(got, naive, exact, strict=True):
+        largest = want.abs().max()
+        assert (one - want).abs().max() <= 10 * (rough - want).abs().max() + 3e-6 * largest
+
+
+@both
+@every_set
+def test_denormal_numbers_are_zero_whatever_the_caller_has_set(recurrence, instructions, request):
+    """Gradients that fade; in threads of their own and in the caller's."""
+    request.addfinalizer(lambda: torch.set_flush_denormal(False))
+    if not torch.set_flush_denormal(False):
+        pytest.skip("torch cannot set it on this processor")
+    tensors = arguments(recurrence, 300, 20, 2, 40, requires_grad=True)
+    denormal = torch.tensor(2.0**-130)
+    gradients = []
+    for mode in (True, False):
+        torch.set_flush_denormal(mode)
+        with cpu.instruction_set(instructions):
+            _, last = operator(recurrence)(*tensors)
+            gradients.append(torch.autograd.grad(last.sum(), tensors))
+        assert (denormal * 1.5 == 0) == mode  # the caller's setting is still what it was
+    for flushed, one in zip(*gradients, strict=True):
+        assert torch.equal(flushed, one)
+        assert not ((one != 0) & (one.abs() < torch.finfo(torch.float32).tiny)).any()
+
+
 @both
 @every_set
 @dtypes
