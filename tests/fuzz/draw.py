@@ -97,7 +97,7 @@ def draw(seed: int, number: int) -> Call:
         "cell": rng.choice(cells.get(subject, ("BRC", "nBRC"))),
         "flaw": "",
     }
-    if subject != "step" and rng.random() < 0.08:
+    if subject != "step" and chosen["cell"] != "leaky" and rng.random() < 0.08:
         chosen["flaw"] = rng.choice(_flaws(subject))
     chosen["way"] = _one(rng, _ways(**chosen))
     chosen |= _draw_sizes(rng, **chosen)

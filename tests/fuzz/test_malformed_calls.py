@@ -60,6 +60,8 @@ CALLS = [
     (lambda: nbrc(lengths=lengths(5)), ValueError, r"lengths: expected 2 .*\(1,\)"),
     (lambda: nbrc(lengths=lengths(5, 2, 1)), ValueError, r"lengths: expected 2 .*\(3,\)"),
     (lambda: nbrc(lengths=lengths(5.0, 2.0, dtype=None)), ValueError, "lengths: .*float32"),
+    (lambda: nbrc(lengths=lengths(1, 0, dtype=torch.bool)), ValueError, "lengths: .*bool"),
+    (lambda: nbrc(lengths=lengths(5, 2, dtype=torch.cfloat)), ValueError, "lengths: .*complex64"),
     (lambda: ops.backend("gpu").__enter__(), ValueError, "name: expected one of .* got 'gpu'"),
     # cells
     (lambda: BistableRecurrentCell(3), TypeError, "hidden_size: expected an int, got nothing"),
