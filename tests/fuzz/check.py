@@ -40,7 +40,6 @@ def check(call: Call) -> str:
     Raises:
         FailedError: it is neither.
     """
-    torch.manual_seed(call.seed)
     under_test = subject(call)
     values = draw_values(call, under_test.shapes)
     if call.flaw:

@@ -62,10 +62,10 @@ WAYS = {
     "fake": 1,
     "two threads": 2,
     "autocast": 5,
-    "make_fx": 1,
-    "symbolic make_fx": 0.5,
+    "make_fx": 0.5,
+    "symbolic make_fx": 0.25,
     "jit.trace": 0.5,
-    "export": 0.12,
+    "export": 0.1,
 }
 PROGRAMS = ("make_fx", "symbolic make_fx", "jit.trace", "export")
 # What cannot follow torch's own packing, or overlapping memory.

@@ -40,7 +40,7 @@ def _export(function: Function, tensors: Sequence[Tensor]) -> Function:
 _RECORDERS: dict[str, Callable[[Function, Sequence[Tensor]], Function]] = {
     "make_fx": lambda function, tensors: make_fx(function)(*tensors),
     "symbolic make_fx": lambda f, tensors: make_fx(f, tracing_mode="symbolic")(*tensors),
-    "jit.trace": lambda f, tensors: torch.jit.trace(f, tuple(tensors), check_trace=False),
+    "jit.trace": lambda f, tensors: torch.jit.trace(f, tuple(tensors)),
     "export": _export,
 }
 

@@ -161,7 +161,8 @@ def _make_cells(call: Call) -> list[nn.Module]:
         options = {}
         if kind in (BistableRecurrentCell, NeuromodulatedBistableRecurrentCell):
             options = {"bias": call.bias > 0, "candidate_bias": call.bias == 3}
-        cells.append(kind(width if layer else call.inputs, call.hidden, **options))
+        with torch.device("meta"):  # the call brings the parameters' values
+            cells.append(kind(width if layer else call.inputs, call.hidden, **options))
     return cells
 
 
@@ -211,6 +212,7 @@ def _make_network(call: Call) -> MultiLayerBase:
             call.hidden,
             call.layers,
             call.bias > 0,
+            device="meta",
             candidate_bias=call.bias == 3,
             learn_initial_state=not call.state and call.seed % 2 == 0,
             **options,
