@@ -26,10 +26,11 @@ def check_shape(name: str, tensor: Tensor, symbols: str, shape: tuple[int | None
     Raises:
         ValueError: it has another one.
     """
-    fits = tensor.dim() == len(shape) and all(
-        expected in (None, size) for size, expected in zip(tensor.shape, shape, strict=True)
-    )
-    if not fits:
+    # Not `in (None, size)`: torch.compile does not see that None is there where sizes are symbols.
+    if tensor.dim() != len(shape) or any(
+        expected is not None and size != expected
+        for size, expected in zip(tensor.shape, shape, strict=True)
+    ):
         sizes = ", ".join("*" if size is None else str(size) for size in shape)
         raise ValueError(f"{name}: expected {symbols} = ({sizes}), got {tuple(tensor.shape)}")
 
