@@ -201,7 +201,8 @@ class BistableCell(nn.Module):
         Returns:
             The last cell's output sequence (T, B, H) and the last states of all, (L, B, H).
         """
-        if not torch.is_grad_enabled():
+        # A trace that was recorded without gradients is run with them, and the reverse.
+        if not (torch.is_grad_enabled() or torch._C._is_tracing()):  # noqa: SLF001 - torch.jit's is untyped
             by_gate = [cell.parameters_by_gate() for cell in cells]
             found = scan_layers(cls._recurrence, input, (states,), by_gate, lengths)
             if found is not None:

@@ -178,3 +178,15 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
         for name, gradient in gradients(network(network_type), x).items():
             torch.testing.assert_close(found["ddp"][f"module.{name}"], gradient)
             torch.testing.assert_close(found["fsdp"][name], gradient)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::torch.jit.TracerWarning", "ignore:.torch.jit.trace:DeprecationWarning"
+)
+@pytest.mark.parametrize("network_type", NETWORKS)
+def test_a_trace_is_the_same_with_and_without_gradients(network_type):
+    """Torch checks a trace that was recorded with gradients by one without them."""
+    rnn = network_type(3, 5, num_layers=2)
+    traced = torch.jit.trace(rnn, (torch.randn(7, 4, 3),))
+    x = torch.randn(9, 2, 3)
+    torch.testing.assert_close(traced(x), rnn(x))
