@@ -1,12 +1,17 @@
 """The command `brc`: train and compare cells on the benchmarks, and show the results."""
 
+import contextlib
 import inspect
 import itertools
+import os
+import select
+import signal
 import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, get_type_hints
@@ -31,8 +36,9 @@ from brc_pytorch.experiments.tasks import CELLS, TASKS, Task, known_cell, plural
 
 # Lightning, pandas and matplotlib take seconds to import; `brc --help` does without them.
 if TYPE_CHECKING:
-    from brc_pytorch.experiments.locks import LockedError
+    from brc_pytorch.experiments.results import Experiment
     from brc_pytorch.experiments.sweep import Outcome
+    from brc_pytorch.experiments.train.files import DamagedFileError
     from brc_pytorch.experiments.training import Progress as RunProgress
     from brc_pytorch.experiments.training import Run
 
@@ -223,18 +229,22 @@ def plot(directory: Directory) -> None:
     """Draw the plots of an output folder from its files."""
     from brc_pytorch.experiments import plots  # noqa: PLC0415 - see TYPE_CHECKING above
 
-    paths = _planned(lambda: plots.plot(directory))
+    experiment = _read(directory)
+    paths = plots.plot(experiment)
+    _print_paths(paths)
+    _end_with(experiment.damaged)
     if not paths:
         _fail(
             f"{directory} has no run yet that has ended its first epoch; there is nothing to plot"
         )
-    _print_paths(paths)
 
 
 @app.command()
 def table(directory: Directory) -> None:
     """Print the table of an output folder from its files."""
-    _print_table(directory)
+    experiment = _read(directory)
+    _print_table(experiment)
+    _end_with(experiment.damaged)
 
 
 @app.command()
@@ -254,8 +264,9 @@ def report(
     """
     from brc_pytorch.experiments.report import write_report  # noqa: PLC0415 - see TYPE_CHECKING above
 
-    _planned(lambda: write_report(directories, output, compare))
+    damaged = _planned(lambda: write_report(directories, output, compare))
     _print_paths([output])
+    _end_with(damaged)
 
 
 def main() -> None:
@@ -266,17 +277,42 @@ def main() -> None:
 
 
 def _fail(message: object, code: int = BAD_INPUT) -> NoReturn:
-    told = escape(str(message))  # what stands in brackets is no markup
-    errors.print(f"[bold red]Error:[/] {told}", soft_wrap=True, highlight=False)
+    _print_error(message)
     raise typer.Exit(code)
+
+
+def _end_with(damaged: "Sequence[DamagedFileError]") -> None:
+    """Name the damaged files that what is shown does without, a line each, and fail if any are."""
+    for error in damaged:
+        _print_error(error)
+    if damaged:
+        raise typer.Exit(FAILED)
+
+
+def _print_error(error: object) -> None:
+    told = escape(" ".join(str(error).split()))  # what stands in brackets is no markup
+    errors.print(f"[bold red]Error:[/] {told}", soft_wrap=True, highlight=False)
+
+
+def _read(directory: Path) -> "Experiment":
+    from brc_pytorch.experiments.results import read_experiment  # noqa: PLC0415 - see TYPE_CHECKING above
+
+    return _planned(lambda: read_experiment(directory))
 
 
 def _planned(make: Callable[[], Value]) -> Value:
     """Return what `make` makes; what it refuses is the user's input, told in one line."""
     try:
         return make()
-    except ValueError as error:
-        _fail(error)
+    except (ValueError, OSError) as error:
+        _fail(_in_a_line(error))
+
+
+def _in_a_line(error: BaseException) -> str:
+    """Write an error; of a file it names the file first."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _list(name: str, text: str, kind: Callable[[str], Value]) -> list[Value]:
@@ -315,8 +351,8 @@ def _train(
     tensorboard: bool,
 ) -> None:
     """Train all runs, then show the table and the plots of each experiment."""
-    from brc_pytorch.experiments import plots  # noqa: PLC0415 - see TYPE_CHECKING above
     from brc_pytorch.experiments.sweep import check_folder, check_plan, sweep_all  # noqa: PLC0415
+    from brc_pytorch.experiments.train.files import DamagedFileError  # noqa: PLC0415
 
     def check() -> int | None:
         for output, runs in experiments.items():
@@ -330,7 +366,7 @@ def _train(
     _print_plan(at_once, device, dask)
     total = sum(map(len, experiments.values()))
     try:
-        with _Board(total, several=len(experiments) > 1) as board:
+        with _ending_with_reader(), _Board(total, several=len(experiments) > 1) as board:
             outcomes = _planned(
                 lambda: sweep_all(
                     experiments,
@@ -346,16 +382,47 @@ def _train(
     except KeyboardInterrupt:
         errors.print("\nStopped. The same command continues where it was.")
         raise typer.Exit(INTERRUPTED) from None
-    for output in experiments:
-        console.print()
-        _print_table(output)
-        _print_paths(plots.plot(output))
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    except BrokenExecutor as error:
+        _fail(f"{error}; the same command continues the runs", FAILED)
+    failed = [outcome.error for outcome in outcomes if outcome.error is not None]
+    named = {error.path for error in failed if isinstance(error, DamagedFileError)}
+    problems = _show(experiments, named)
+    for problem in problems:
+        _print_error(problem)
     if failed:
         _fail(
             f"{len(failed)} of {total} runs failed, see above; the same command continues them",
             FAILED,
         )
+    if problems:
+        raise typer.Exit(FAILED)
+
+
+def _show(folders: Iterable[Path], named: Container[Path]) -> list[str]:
+    """Print the tables and draw the plots of some output folders.
+
+    Args:
+        folders: The folders.
+        named: Damaged files that the user knows of.
+
+    Returns:
+        What is wrong with other files.
+    """
+    from brc_pytorch.experiments import plots  # noqa: PLC0415 - see TYPE_CHECKING above
+
+    problems = []
+    for folder in folders:
+        console.print()
+        experiment = _read(folder)
+        _print_table(experiment)
+        problems += [
+            str(error) for error in experiment.damaged if error.path.absolute() not in named
+        ]
+        try:
+            _print_paths(plots.plot(experiment))
+        except OSError as error:
+            problems.append(_in_a_line(error))
+    return problems
 
 
 def _print_settings(runs: "Sequence[Run]", output: Path) -> None:
@@ -378,12 +445,10 @@ def _print_settings(runs: "Sequence[Run]", output: Path) -> None:
     console.print()
 
 
-def _print_table(directory: Path) -> None:
+def _print_table(experiment: "Experiment") -> None:
     """Print the means of an output folder's finished runs."""
-    from brc_pytorch.experiments.results import read_experiment  # noqa: PLC0415
     from brc_pytorch.experiments.tables import summarise  # noqa: PLC0415
 
-    experiment = _planned(lambda: read_experiment(directory))
     summary = summarise(experiment)
     grid = Table(title=f"[bold]{experiment.task.title}[/]", title_justify="left", box=SIMPLE_HEAD)
     for place, title in enumerate(summary.columns):
@@ -417,6 +482,59 @@ def _print_plan(at_once: int | None, device: str, dask: str | None) -> None:
 def _print_paths(paths: Iterable[Path]) -> None:
     for path in paths:
         console.print(str(path), soft_wrap=True, highlight=False)
+
+
+def _is_told_by_a_line(error: BaseException) -> bool:
+    """Tell whether an error is about a file or the cluster, not in the code of a cell."""
+    from brc_pytorch.experiments.train.files import FileError  # noqa: PLC0415 - see TYPE_CHECKING above
+
+    return isinstance(error, (FileError, CancelledError)) or (
+        isinstance(error, OSError) and error.filename is not None
+    )
+
+
+@contextlib.contextmanager
+def _ending_with_reader() -> Iterator[None]:
+    """Stop, as on Ctrl-C, when whoever reads this command's output has gone, as `head` does.
+
+    A write would show it, too, but there may be none for hours.
+    """
+    if not hasattr(signal, "SIGPIPE") or not _is_read():
+        yield
+        return
+    left, end = os.pipe()
+
+    def watch() -> None:
+        poller = select.poll()
+        poller.register(sys.stdout.fileno(), 0)  # tells of a reader that has gone, and no more
+        poller.register(left, select.POLLIN)
+        if all(descriptor != left for descriptor, _ in poller.poll()):
+            os.kill(os.getpid(), signal.SIGPIPE)
+
+    def stop(*_: object) -> None:
+        if not _is_read():  # sockets send the same signal
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGPIPE, stop)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        os.close(end)
+        watcher.join()
+        os.close(left)
+        signal.signal(signal.SIGPIPE, before)
+
+
+def _is_read() -> bool:
+    """Tell whether somebody reads what this command says; where that is unknown, nobody."""
+    try:
+        poller = select.poll()
+        poller.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError, AttributeError):  # no file, as in a test
+        return False
+    return not poller.poll(0)
 
 
 class _Board:
@@ -470,9 +588,9 @@ class _Board:
                 losses=losses,
             )
 
-    def wait(self, error: "LockedError") -> None:
-        """Tell that another process trains a run."""
-        console.print(f"{error}; coming back to it", highlight=False, soft_wrap=True)
+    def wait(self, told: str) -> None:
+        """Tell what is waited for."""
+        console.print(told, highlight=False, soft_wrap=True, markup=False)
 
     def end(self, outcome: "Outcome") -> None:
         """Replace the bar of a run by a line that tells how it ended."""
@@ -481,7 +599,9 @@ class _Board:
             if outcome.directory in self._tasks:
                 self._bars.remove_task(self._tasks.pop(outcome.directory))
             self._bars.advance(self._all)
-        if outcome.error is not None:
+        if outcome.error is not None and _is_told_by_a_line(outcome.error):
+            _print_error(f"{name} failed: {_in_a_line(outcome.error)}")
+        elif outcome.error is not None:
             trace = "".join(traceback.format_exception(outcome.error))
             errors.print(f"{trace}{name} failed", style="red", markup=False, highlight=False)
         else:

@@ -23,7 +23,6 @@ row names runs by some of their settings, and gives the other's `value` as it is
 """
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from brc_pytorch.experiments.tables import (
     iterations_below,
     training_loss,
 )
+from brc_pytorch.experiments.train.files import DamagedFileError, check_keys, read_json
 
 _MEASURES: dict[str, Callable[[Experiment, float], Measure]] = {
     "accuracy": lambda _, length: accuracy(int(length), int(length)),
@@ -54,20 +54,6 @@ class OtherTable:
     measure: str
     at: float
     rows: list[dict[str, Any]]
-
-    def __post_init__(self) -> None:
-        """Refuse a measure that is not known, no rows, and rows without a value.
-
-        Raises:
-            ValueError: If there is one.
-        """
-        if self.measure not in _MEASURES:
-            raise ValueError(f"measure {self.measure!r}; known are {', '.join(_MEASURES)}")
-        if not self.rows:
-            raise ValueError("no rows")
-        for row in self.rows:
-            if "value" not in row:
-                raise ValueError(f"a row without value: {row}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,19 +75,34 @@ def read_others(path: Path) -> Others:
     """Read somebody else's results.
 
     Raises:
-        ValueError: If the file is not there, or holds something else.
+        DamagedFileError: If the file cannot be read, or holds something else.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        tables = [OtherTable(**table) for table in content["tables"]]
-        return Others(content["source"], content["origin"], tables)
-    except OSError as error:
-        raise ValueError(f"compare: expected a file, got {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"compare: expected a JSON file of results with source, origin and tables, "
-            f"got {path}: {error!r}"
-        ) from error
+    content = read_json(path)
+    check_keys(path, content, {"source": str, "origin": str, "tables": list})
+    tables = [
+        _read_other(path, table, f"tables[{place}]")
+        for place, table in enumerate(content["tables"])
+    ]
+    return Others(content["source"], content["origin"], tables)
+
+
+def _read_other(path: Path, table: Any, where: str) -> OtherTable:  # noqa: ANN401 - what a file holds
+    check_keys(path, {where: table}, {where: dict})
+    kinds = {"task": str, "settings": dict, "measure": str, "at": float, "rows": list}
+    check_keys(path, table, kinds, where)
+    unknown = [key for key in table if key not in kinds]
+    if unknown:
+        raise DamagedFileError(path, f"{', '.join(kinds)} in {where}", ", ".join(unknown))
+    if table["measure"] not in _MEASURES:
+        known = f"{where}.measure to be one of {', '.join(_MEASURES)}"
+        raise DamagedFileError(path, known, repr(table["measure"]))
+    if not table["rows"]:
+        raise DamagedFileError(path, f"rows in {where}", "none")
+    for number, row in enumerate(table["rows"]):
+        name = f"{where}.rows[{number}]"
+        check_keys(path, {name: row}, {name: dict})
+        check_keys(path, row, dict.fromkeys(("value", *table["rows"][0]), object), name)
+    return OtherTable(**table)
 
 
 @dataclasses.dataclass(frozen=True)

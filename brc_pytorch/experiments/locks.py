@@ -12,6 +12,8 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
+from brc_pytorch.experiments.train.files import DamagedFileError
+
 
 class LockedError(RuntimeError):
     """Another process holds the lock; the message ends with which one."""
@@ -31,7 +33,11 @@ def hold(path: Path, what: str, *, patience: float = 0) -> Iterator[None]:
 
     Raises:
         LockedError: If another process holds the lock for that long, or another block of this one.
+        DamagedFileError: If it is a folder.
+        OSError: If it cannot be made.
     """
+    if path.is_dir():
+        raise DamagedFileError(path, "a lock", "a folder")
     lock: BaseFileLock = FileLock(path)
     try:
         lock.acquire(timeout=patience)
@@ -39,7 +45,7 @@ def hold(path: Path, what: str, *, patience: float = 0) -> Iterator[None]:
         raise LockedError(f"{what} by {_holder(path)}") from None
     try:
         if not isinstance(lock, SoftFileLock):  # a file system without locks: filelock wrote it
-            with contextlib.suppress(PermissionError):  # Windows locks the file's text, too
+            with contextlib.suppress(OSError):  # a full disk; Windows locks the text, too
                 path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
         yield
     finally:

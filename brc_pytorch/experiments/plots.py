@@ -25,7 +25,6 @@ from brc_pytorch.experiments.results import (
     WINDOW,
     Experiment,
     RunFiles,
-    read_experiment,
 )
 from brc_pytorch.experiments.train.files import EPOCHS, TEST, TRAINING, write_file
 
@@ -90,7 +89,7 @@ def plots(experiment: Experiment) -> list[Plot]:
     """Return the plots that the experiment has something for."""
 
     def has(table: str) -> bool:
-        return any((run.directory / table).exists() for run in experiment.runs)
+        return any(table in run.tables for run in experiment.runs)
 
     found = []
     if has(TRAINING):
@@ -132,7 +131,7 @@ def _training_loss(experiment: Experiment) -> Plot:
 
 
 def _smooth_loss(run: RunFiles) -> "pd.Series[float] | None":
-    losses = run.table(TRAINING)
+    losses = run.tables.get(TRAINING)
     if losses is None:
         return None
     # The first points average over what there is.
@@ -176,7 +175,7 @@ def _accuracy(experiment: Experiment) -> Plot:
 
 
 def _test_accuracy(run: RunFiles) -> "pd.Series[float] | None":
-    test = run.table(TEST)
+    test = run.tables.get(TEST)
     return None if test is None else test.set_index("length")["accuracy"]
 
 
@@ -196,7 +195,7 @@ def _finish_share(axis: Axes) -> None:
 
 def _held_out(experiment: Experiment, column: str) -> Plot:
     def curve(run: RunFiles) -> "pd.Series[float] | None":
-        epochs = run.table(EPOCHS)
+        epochs = run.tables.get(EPOCHS)
         return None if epochs is None else epochs.set_index("iteration")[column]
 
     def finish(axis: Axes, _: Experiment) -> None:
@@ -377,19 +376,15 @@ def _save(figure: Figure, path: Path) -> list[Path]:
     return paths
 
 
-def plot(directory: Path) -> list[Path]:
+def plot(experiment: Experiment) -> list[Path]:
     """Draw all plots of an output folder into it.
 
     Returns:
         The files, PNG and SVG; none if no run has ended its first epoch.
-
-    Raises:
-        ValueError: If the folder holds no experiment.
     """
-    experiment = read_experiment(directory)
     with mpl.rc_context(_STYLE):
         return [
             path
             for kind in plots(experiment)
-            for path in _save(draw(kind, experiment), directory / kind.name)
+            for path in _save(draw(kind, experiment), experiment.directory / kind.name)
         ]

@@ -21,20 +21,23 @@ from brc_pytorch.experiments.results import (
     setups,
 )
 from brc_pytorch.experiments.tables import Table, duration, seconds, summarise
-from brc_pytorch.experiments.train.files import write_file
+from brc_pytorch.experiments.train.files import DamagedFileError, write_file
 
 _BARE = "unfinished: has written nothing"
 
 
 def write_report(
     directories: Sequence[Path], output: Path, others_file: Path | None = None
-) -> None:
+) -> list[DamagedFileError]:
     """Write the page of some output folders.
 
     Args:
         directories: The folders; each becomes a section, in this order.
         output: The file; its folder is made if it is not there.
         others_file: Results of somebody else to put beside these, see `comparison`.
+
+    Returns:
+        What is wrong with files that were left out.
 
     Raises:
         ValueError: If a folder holds no experiment, the other results cannot be read, or the
@@ -43,9 +46,11 @@ def write_report(
     if output.is_dir():
         raise ValueError(f"output: expected a file, got the folder {output}")
     others = None if others_file is None else read_others(others_file)
-    page = render([read_experiment(directory) for directory in directories], others)
+    experiments = [read_experiment(directory) for directory in directories]
+    page = render(experiments, others)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_file(output, lambda file: file.write_text(page, encoding="utf-8"))
+    return [error for experiment in experiments for error in experiment.damaged]
 
 
 def render(experiments: Sequence[Experiment], others: Others | None = None) -> str:
@@ -86,6 +91,7 @@ def _section(experiment: Experiment, others: Others | None) -> dict[str, Any]:
             **{run.directory.name: run.state for run in experiment.runs if run.result is None},
             **{path.name: _BARE for path in experiment.bare},
         },
+        "damaged": [_relative(error, experiment.directory) for error in experiment.damaged],
         "summary": summarise(experiment),
         "comparisons": [] if others is None else compare(experiment, others),
         "plots": [_plot(plot, experiment) for plot in plots.plots(experiment)],
@@ -102,6 +108,11 @@ def _section(experiment: Experiment, others: Others | None) -> dict[str, Any]:
         "rebuilt": rebuilt_commands(experiment, silent),
         "silent": len(silent),
     }
+
+
+def _relative(error: DamagedFileError, directory: Path) -> str:
+    """Write what is wrong with a file, without the path to the output folder."""
+    return str(DamagedFileError(error.path.relative_to(directory), error.expected, error.found))
 
 
 def _number(value: object) -> str:

@@ -4,20 +4,26 @@ An experiment that is still under way is read as far as it has come.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pandas as pd
 
-from brc_pytorch.experiments.tasks import CELLS, TASKS, Task, nearest
+from brc_pytorch.experiments.tasks import CELLS, TASKS, Task, check_type, nearest
 from brc_pytorch.experiments.train.files import (
+    CHECKPOINT,
     CONFIG,
     EPOCHS,
     EXPERIMENT,
     RESULT,
+    TEST,
+    TRAINING,
     DamagedFileError,
-    read_json,
+    read_config,
+    read_result,
+    read_shared_settings,
+    read_table,
 )
 
 WINDOW = 100
@@ -28,29 +34,21 @@ SHORT_LENGTH, SHORT_WINDOW = 5, 20
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
-    """What a run's directory holds, without its tables.
+    """What a run's directory holds.
 
     Attributes:
         directory: The directory.
         settings: The settings of the run.
         starts: Time, versions and machine of each start, the first one first.
         result: Its result, or None if it is not finished.
+        tables: Its tables by the names of their files, as far as they are there (yet).
     """
 
     directory: Path
     settings: dict[str, Any]
     starts: list[dict[str, Any]]
     result: dict[str, Any] | None
-
-    def table(self, name: str) -> pd.DataFrame | None:
-        """Read one of the run's tables, or return None if it is not there (yet)."""
-        path = self.directory / name
-        return pd.read_csv(path) if path.exists() else None
-
-    def columns(self, name: str) -> list[str]:
-        """Return the columns of one of the run's tables; none if it is not there (yet)."""
-        path = self.directory / name
-        return list(pd.read_csv(path, nrows=0).columns) if path.exists() else []
+    tables: dict[str, pd.DataFrame]
 
     @property
     def window(self) -> int:
@@ -63,7 +61,7 @@ class RunFiles:
         """How far the run is, in words."""
         if self.result is not None:
             return "finished"
-        epochs = self.table(EPOCHS)
+        epochs = self.tables.get(EPOCHS)
         if epochs is None:
             return "unfinished: has ended no epoch"
         plural = "s" if len(epochs) > 1 else ""
@@ -80,12 +78,14 @@ class Experiment:
         settings: What its runs share.
         runs: Its runs, in the order of their cells and settings.
         bare: Directories of runs that were stopped before they wrote anything.
+        damaged: What is wrong with files of the folder; their runs are not among `runs`.
     """
 
     directory: Path
     settings: dict[str, Any]
     runs: list[RunFiles]
     bare: list[Path]
+    damaged: list[DamagedFileError]
 
     @property
     def task(self) -> type[Task]:
@@ -100,9 +100,7 @@ class Experiment:
     @property
     def held_out_metrics(self) -> list[str]:
         """The columns that the task adds to the table of epochs."""
-        columns = {key: None for run in self.runs for key in run.columns(EPOCHS)}
-        known = {"epoch", "iteration", "length", "train_loss"}
-        return [key for key in columns if key not in known]
+        return [f"{self.task.held_out}_{name}" for name in self.task.metric_names]
 
     def values(self, key: str) -> list[Any]:
         """Return the values that a setting takes; cells in the order of `CELLS`."""
@@ -126,54 +124,162 @@ class Experiment:
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except DamagedFileError as error:
-        raise ValueError(f"directory: {error}") from error
-
-
 def read_experiment(directory: Path) -> Experiment:
-    """Read the settings and results of an output folder.
+    """Read the settings, results and tables of an output folder.
+
+    A run with a damaged file is left out, and named in the experiment's `damaged`. Of a damaged
+    `experiment.json` the runs tell what it should hold.
 
     Raises:
-        ValueError: If the folder holds no experiment, or one of its files is damaged.
+        ValueError: If the folder holds no experiment, or nothing tells which one.
     """
-    if not (directory / EXPERIMENT).exists():
+    try:
+        entries = sorted(directory.iterdir())
+    except OSError as error:
+        raise ValueError(
+            f"directory: expected the output folder of an experiment, got {directory}: "
+            f"{error.strerror}"
+        ) from error
+    if directory / EXPERIMENT not in entries:
         raise ValueError(
             f"directory: expected the output folder of an experiment, got {directory}, "
             f"which has no {EXPERIMENT}"
         )
-    runs = []
-    for path in sorted(directory.glob(f"*/{CONFIG}")):
-        config, result = _read_json(path), path.parent / RESULT
-        runs.append(
-            RunFiles(
-                path.parent,
-                config["settings"],
-                config["starts"],
-                _read_json(result) if result.exists() else None,
+    damaged: list[DamagedFileError] = []
+    shared: dict[str, Any] | None = None
+    try:
+        shared = _read_shared(directory)
+    except DamagedFileError as error:
+        damaged.append(error)
+    runs, bare = [], []
+    for entry in entries:
+        try:
+            if not _is_run(entry):
+                continue
+            if not any((entry / name).exists() for name in _WRITTEN):
+                bare.append(entry)
+                continue
+            run = _read_run(entry)
+            if shared is None:
+                own = {"cell", "seed", *TASKS[run.settings["task"]].dimensions}
+                shared = {key: value for key, value in run.settings.items() if key not in own}
+            _check_shared(entry, run.settings, shared)
+            runs.append(run)
+        except DamagedFileError as error:
+            damaged.append(error)
+    if shared is None:
+        raise damaged[0]
+    dimensions = TASKS[shared["task"]].dimensions
+    runs.sort(key=lambda run: _order(run, dimensions))
+    return Experiment(directory, shared, runs, bare, damaged)
+
+
+_WRITTEN = (CONFIG, RESULT, CHECKPOINT, TRAINING, EPOCHS, TEST)
+"""What tells that a run has written anything."""
+
+
+def _is_run(entry: Path) -> bool:
+    """Tell whether a file of an output folder is the directory of a run.
+
+    Raises:
+        DamagedFileError: If it has the name of one, and is none.
+    """
+    if entry.is_dir():
+        return "-seed" in entry.name or (entry / CONFIG).exists()
+    if "-seed" in entry.name and not entry.suffix:
+        raise DamagedFileError(entry, "the folder of a run", "a file")
+    return False
+
+
+def _read_shared(directory: Path) -> dict[str, Any]:
+    """Read the settings that the runs of an output folder share."""
+    shared = read_shared_settings(directory)
+    path = directory / EXPERIMENT
+    task = _known_task(path, shared["task"])
+    _check_settings(path, shared, task, [key for key in settings_of(task) if key in shared])
+    own = {*task.dimensions}
+    _check_settings(path, shared, task, [key for key in settings_of(task) if key not in own])
+    return shared
+
+
+def _read_run(directory: Path) -> RunFiles:
+    """Read the files of a run.
+
+    Raises:
+        DamagedFileError: If one of them is not what such a run writes.
+    """
+    config = read_config(directory)
+    path, settings = directory / CONFIG, config["settings"]
+    task = _known_task(path, settings["task"])
+    names = settings_of(task)
+    _check_settings(path, settings, task, names)
+    try:
+        task(**{name: settings[name] for name in names})
+    except ValueError as error:
+        raise DamagedFileError(path, f"settings of {task.name}", f"wrong ones: {error}") from error
+    finished = (directory / RESULT).exists()
+    held_out = {f"{task.held_out}_{name}": float for name in task.metric_names}
+    kinds: dict[str, dict[str, type]] = {
+        TRAINING: {"iteration": int, "loss": float},
+        EPOCHS: {"iteration": int, **held_out},
+        TEST: {"length": int, **dict.fromkeys(task.metric_names, float)},
+    }
+    return RunFiles(
+        directory,
+        settings,
+        config["starts"],
+        read_result(directory, task.held_out) if finished else None,
+        {
+            name: read_table(directory / name, columns)
+            for name, columns in kinds.items()
+            if (directory / name).exists()
+        },
+    )
+
+
+def _known_task(path: Path, name: str) -> type[Task]:
+    if name not in TASKS:
+        raise DamagedFileError(path, "a known task", f"{name!r}; {nearest(name, TASKS)}")
+    return TASKS[name]
+
+
+def settings_of(task: type[Task]) -> list[str]:
+    """Return the names of all settings that the results of a task depend on."""
+    return [each.name for each in dataclasses.fields(task) if each.compare]
+
+
+def _check_settings(
+    path: Path, settings: Mapping[str, Any], task: type[Task], names: Iterable[str]
+) -> None:
+    """Refuse settings that are missing, or of another type than the task's."""
+    types = get_type_hints(task)
+    for name in names:
+        if name not in settings:
+            raise DamagedFileError(path, f"{name}, a setting of {task.name}", "none")
+        try:
+            check_type(name, settings[name], types[name])
+        except ValueError as error:
+            raise DamagedFileError(
+                path, f"settings of {task.name}", f"wrong ones: {error}"
+            ) from error
+
+
+def _check_shared(directory: Path, settings: Mapping[str, Any], shared: Mapping[str, Any]) -> None:
+    """Refuse a run of another experiment."""
+    for key, value in shared.items():
+        if settings.get(key) != value:
+            raise DamagedFileError(
+                directory / CONFIG,
+                f"{key} {value!r}, as the other runs have",
+                repr(settings.get(key)),
             )
-        )
-    settings, known = _read_json(directory / EXPERIMENT), list(CELLS)
-    if settings["task"] not in TASKS:
-        task = settings["task"]
-        raise ValueError(
-            f"directory: expected a known task in {directory}, got {task!r}; {nearest(task, TASKS)}"
-        )
 
-    def order(run: RunFiles) -> tuple[Any, ...]:
-        cell = run.settings["cell"]
-        place = known.index(cell) if cell in known else len(known)
-        keys = (*TASKS[settings["task"]].dimensions, "seed")
-        return place, cell, *(run.settings[key] for key in keys)
 
-    bare = [
-        path
-        for path in sorted(directory.glob("*-seed*"))
-        if path.is_dir() and not (path / CONFIG).exists()
-    ]
-    return Experiment(directory, settings, sorted(runs, key=order), bare)
+def _order(run: RunFiles, dimensions: Iterable[str]) -> tuple[Any, ...]:
+    """Return what runs are sorted by."""
+    cell, known = run.settings["cell"], list(CELLS)
+    place = known.index(cell) if cell in known else len(known)
+    return place, cell, *(run.settings[key] for key in (*dimensions, "seed"))
 
 
 @dataclasses.dataclass(frozen=True)

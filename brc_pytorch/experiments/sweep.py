@@ -9,17 +9,24 @@ while the first one is under way: what another process trains is left to it, and
 import contextlib
 import dataclasses
 import functools
-import threading
+import os
+import queue
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, Executor, Future, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from brc_pytorch.experiments.executors import Train, devices, in_processes, in_this_process
 from brc_pytorch.experiments.locks import LockedError, hold
-from brc_pytorch.experiments.train.files import EXPERIMENT, RESULT, read_json, write_json
+from brc_pytorch.experiments.train.files import (
+    EXPERIMENT,
+    RESULT,
+    FileError,
+    read_shared_settings,
+    write_json,
+)
 from brc_pytorch.experiments.training import (
     Progress,
     Report,
@@ -66,17 +73,18 @@ def check_folder(runs: Sequence[Run], directory: Path) -> None:
 
     Raises:
         ValueError: If there are no runs, they are of different experiments, or the folder holds
-            another experiment; the message names the settings that differ.
+            another experiment; the message names the settings that differ. If its settings are
+            damaged, it names their file.
     """
     if not runs:
         raise ValueError("runs: expected at least one, got none")
     settings = shared_settings(runs[0])
     for run in runs[1:]:
         check_same(shared_settings(run), settings, directory)
-    if directory.exists() and not directory.is_dir():
+    if os.path.lexists(directory) and not directory.is_dir():
         raise ValueError(f"output: expected a folder, got the file {directory}")
-    if (directory / EXPERIMENT).exists():
-        check_same(settings, read_json(directory / EXPERIMENT), directory)
+    if os.path.lexists(directory / EXPERIMENT):
+        check_same(settings, read_shared_settings(directory), directory)
 
 
 def claim_folder(runs: Sequence[Run], directory: Path) -> None:
@@ -150,7 +158,7 @@ def sweep_all(
     dask: str | None = None,
     tensorboard: bool = False,
     report: Report | None = None,
-    waiting: Callable[[LockedError], None] | None = None,
+    waiting: Callable[[str], None] | None = None,
     finished: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Train all runs that are not finished.
@@ -168,9 +176,10 @@ def sweep_all(
             They need this package and the output folders at the same paths.
         tensorboard: Whether to keep a log of every run for TensorBoard, too.
         report: Called with each run's progress, in any thread of this process.
-        waiting: Called with what is known of who trains a run, once for each that another
-            process trains, in any thread of this process.
-        finished: Called with each run's outcome as it comes, in any thread of this process.
+        waiting: Called with what is waited for: who trains a run, once for each that another
+            process trains; and workers of a cluster.
+        finished: Called with each run's outcome as it comes. What it or `waiting` raises stops
+            the sweep.
 
     Returns:
         An outcome for each run, in the order of the experiments and runs.
@@ -178,6 +187,7 @@ def sweep_all(
     Raises:
         ValueError: If a folder holds another experiment, `check_plan` refuses the options, or no
             cluster answers.
+        BrokenExecutor: If the cluster, or a process that trains a run, has died.
         KeyboardInterrupt: On Ctrl-C; the same call continues the runs that it stopped.
     """
     at_once = check_plan(jobs=jobs, device=device, dask=dask, tensorboard=tensorboard)
@@ -196,65 +206,100 @@ def sweep_all(
         if report is not None and progress.directory in places:  # a cluster has other sweeps, too
             report(progress)
 
-    unfinished = sum(not (directory / RESULT).exists() for directory in places)
-    outcomes: dict[Path, Outcome] = {}
-    with _executor(unfinished, at_once, device, dask, report and hear) as (executor, function):
+    unfinished = sum(not os.path.lexists(directory / RESULT) for directory in places)
+    events: Events = queue.SimpleQueue()
+    with _executor(
+        unfinished, at_once, device, dask, report and hear, events.put, list(experiments)
+    ) as (executor, function):
         options = {"tensorboard": tensorboard, "command": command_line()}
         train_there = functools.partial(function, **options)
-        while True:
-            rest = {place: run for place, run in places.items() if place not in outcomes}
-            outcomes |= _map(executor, train_there, rest, waiting, finished)
-            if len(outcomes) == len(places):
-                return [outcomes[directory] for directory in places]
-            waiting = None  # told once
-            time.sleep(_SECONDS_BETWEEN_TRIES)
+        outcomes = {}
+        for outcome in _until_all_end(executor, train_there, places, events, waiting):
+            outcomes[outcome.directory] = outcome
+            if finished is not None:
+                finished(outcome)
+    return [outcomes[directory] for directory in places]
+
+
+def _until_all_end(
+    executor: Executor,
+    function: Train,
+    places: Mapping[Path, Run],
+    events: "Events",
+    waiting: Callable[[str], None] | None,
+) -> Iterator[Outcome]:
+    """Train runs at their places, and wait for those that other processes train."""
+    told: set[Path] = set()
+    rest = dict(places)
+    while True:
+        for outcome in _map(executor, function, dict(rest), events, waiting):
+            if not isinstance(outcome.error, LockedError):
+                del rest[outcome.directory]
+                yield outcome
+            elif waiting is not None and outcome.directory not in told:
+                told.add(outcome.directory)
+                waiting(f"{outcome.error}; coming back to it")
+        if not rest:
+            return
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+
+
+Events = queue.SimpleQueue[Path | str]
+"""Places whose runs have ended, and what is waited for, from any thread."""
 
 
 def _map(
     executor: Executor,
     function: Train,
     places: Mapping[Path, Run],
-    waiting: Callable[[LockedError], None] | None,
-    finished: Callable[[Outcome], None] | None,
-) -> dict[Path, Outcome]:
-    """Train runs at their places; return the outcomes of those that no other process trains."""
-    stopping = threading.Event()
+    events: Events,
+    waiting: Callable[[str], None] | None,
+) -> Iterator[Outcome]:
+    """Train runs at their places; yield each outcome as it comes.
 
-    def tell(run: Run, directory: Path, future: Future[Any]) -> None:
-        if stopping.is_set():  # what is stopped has not failed
-            return
-        outcome = _outcome(run, directory, future)
-        if not isinstance(outcome.error, LockedError):
-            if finished is not None:
-                finished(outcome)
-        elif waiting is not None:
-            waiting(outcome.error)
-
+    Raises:
+        BrokenExecutor: If the executor can train no more.
+    """
     futures: dict[Path, Future[Any]] = {}
-    try:
-        for directory, run in places.items():
-            futures[directory] = _skip_or_submit(executor, function, run, directory)
-            futures[directory].add_done_callback(functools.partial(tell, run, directory))
-        wait(futures.values())
-    except BaseException:
-        stopping.set()
-        raise
-    outcomes = [_outcome(places[directory], directory, futures[directory]) for directory in places]
-    return {
-        outcome.directory: outcome
-        for outcome in outcomes
-        if not isinstance(outcome.error, LockedError)
-    }
+    left = len(places)
+
+    def hear(*, block: bool) -> Iterator[Outcome]:
+        nonlocal left
+        while left and (block or not events.empty()):
+            event = events.get()
+            if isinstance(event, str):
+                if waiting is not None:
+                    waiting(event)
+                continue
+            left -= 1
+            outcome = _outcome(places[event], event, futures[event])
+            if isinstance(outcome.error, BrokenExecutor):
+                raise outcome.error
+            yield outcome
+
+    for directory, run in places.items():
+        future = futures[directory] = _skip_or_submit(executor, function, run, directory)
+        future.add_done_callback(functools.partial(_put, events, directory))
+        yield from hear(block=False)
+    yield from hear(block=True)
+
+
+def _put(events: Events, directory: Path, _: Future[Any]) -> None:
+    events.put(directory)
 
 
 def _skip_or_submit(executor: Executor, function: Train, run: Run, directory: Path) -> Future[Any]:
     """Submit a run; of one that is finished return the future of nothing instead."""
-    if not (directory / RESULT).exists():
+    if not os.path.lexists(directory / RESULT):
         return executor.submit(function, run, directory)
-    train(run, directory)  # returns at once, or refuses other settings
-    nothing: Future[Any] = Future()
-    nothing.set_result(None)
-    return nothing
+    known: Future[Any] = Future()
+    try:
+        train(run, directory)  # returns at once, or refuses what is there
+    except (FileError, OSError) as error:
+        known.set_exception(error)
+    else:
+        known.set_result(None)
+    return known
 
 
 def _outcome(run: Run, directory: Path, future: Future[Any]) -> Outcome:
@@ -268,7 +313,13 @@ def _outcome(run: Run, directory: Path, future: Future[Any]) -> Outcome:
 
 
 def _executor(
-    unfinished: int, at_once: int | None, device: str, dask: str | None, report: Report | None
+    unfinished: int,
+    at_once: int | None,
+    device: str,
+    dask: str | None,
+    report: Report | None,
+    tell: Callable[[str], None],
+    folders: Sequence[Path],
 ) -> contextlib.AbstractContextManager[tuple[Executor, Train]]:
     """Give an executor for a number of runs, and the function that trains a run in it."""
     if not unfinished:
@@ -276,7 +327,7 @@ def _executor(
     if dask is not None:
         from brc_pytorch.experiments.cluster import on_cluster  # noqa: PLC0415 - an extra
 
-        return on_cluster(dask, device, report)
+        return on_cluster(dask, device, report, tell, [folder.absolute() for folder in folders])
     jobs = min(at_once or 1, unfinished)
     if jobs == 1:
         return in_this_process(devices(device)[0], report)

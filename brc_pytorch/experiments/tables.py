@@ -95,7 +95,7 @@ def accuracy(shortest: int, longest: int) -> Measure:
     """Return the mean accuracy over test lengths."""
 
     def value(run: RunFiles) -> float:
-        test = run.table(TEST)
+        test = run.tables.get(TEST)
         if test is None:
             return math.nan
         return 100 * float(test.loc[test["length"].between(shortest, longest), "accuracy"].mean())
@@ -108,7 +108,7 @@ def training_loss(experiment: Experiment, iteration: int | None = None) -> Measu
     """Return the moving average of the training loss at an iteration, or at the end before it."""
 
     def value(run: RunFiles) -> float:
-        losses = run.table(TRAINING)
+        losses = run.tables.get(TRAINING)
         if losses is None:
             return math.nan
         return float(losses["loss"][:iteration].tail(run.window).mean(skipna=False))
@@ -122,7 +122,7 @@ def _last_held_out(experiment: Experiment, column: str) -> Measure:
     share = column.endswith("accuracy")
 
     def value(run: RunFiles) -> float:
-        epochs = run.table(EPOCHS)
+        epochs = run.tables.get(EPOCHS)
         if epochs is None:
             return math.nan
         return float(epochs[column].iloc[-1]) * (100 if share else 1)
@@ -135,7 +135,7 @@ def iterations_below(loss: float) -> Measure:
     """Return the iterations until the moving average of the training loss is below a value."""
 
     def value(run: RunFiles) -> float:
-        losses = run.table(TRAINING)
+        losses = run.tables.get(TRAINING)
         if losses is None:
             return math.nan
         below = losses["loss"].rolling(run.window).mean() < loss

@@ -271,6 +271,8 @@ class Task(Protocol):
     """What the predecessor called the data that each epoch ends with: test or validation."""
     loss_name: ClassVar[str]
     """What the loss is called."""
+    metric_names: ClassVar[tuple[str, ...]] = ("loss",)
+    """What `metrics` returns."""
     loss_of_guessing: ClassVar[tuple[float, str] | None] = None
     """The loss of a network that saw no input, and what it does, where that is known."""
 
@@ -417,6 +419,7 @@ class BinaryAdditionTask(Task):
     seeds: ClassVar[tuple[int, ...]] = (0, 1, 2, 3, 4)
     held_out: ClassVar[str] = "validation"
     loss_name: ClassVar[str] = "binary cross-entropy"
+    metric_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
 
     layers: int = setting(1, "Recurrent layers.", compared=(1, 2))
     hidden_size: int = setting(100, "Units of a layer.")
@@ -539,6 +542,7 @@ class SequentialMNISTTask(Task):
     title: ClassVar[str] = "Sequential MNIST"
     dimensions: ClassVar[tuple[str, ...]] = ("padding", "layers")
     loss_name: ClassVar[str] = "cross-entropy"
+    metric_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
     loss_of_guessing: ClassVar[tuple[float, str]] = (math.log(CLASSES), "guessing at random")
 
     padding: int = setting(

@@ -35,6 +35,7 @@ from torch.utils.data import DataLoader
 from brc_pytorch import ops
 from brc_pytorch.experiments.locks import hold
 from brc_pytorch.experiments.tasks import Data, Inputs, Task, random_stream, settings
+from brc_pytorch.experiments.train.denormals import flushed
 from brc_pytorch.experiments.train.files import (
     BEST,
     CHECKPOINT,
@@ -45,16 +46,21 @@ from brc_pytorch.experiments.train.files import (
     RESULT,
     TEST,
     TRAINING,
-    read_json,
+    DamagedFileError,
+    FileError,
+    read_config,
+    read_result,
     write_file,
     write_json,
     write_table,
 )
+from brc_pytorch.experiments.train.weights import read_checkpoint, read_weights, write_weights
 
 if TYPE_CHECKING:
     from brc_pytorch.experiments.tensorboard import TensorBoardLog
 
 _SECONDS_BETWEEN_UPDATES = 0.2
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +153,7 @@ def command_line() -> str:
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
-def _describe_start(device: torch.device, command: str) -> dict[str, Any]:
+def _describe_start(device: torch.device, flushes: bool, command: str) -> dict[str, Any]:
     """Describe the moment, the command, the versions and the machine of a start."""
     packages = ("brc_pytorch", "torch", "lightning", "numpy", "pandas")
     machine = {
@@ -157,6 +163,7 @@ def _describe_start(device: torch.device, command: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": device.type,
         "backend": ops.backend_for(device),
+        "flushes denormals": flushes,
     }
     if device.type == "cuda":
         machine["gpu"] = torch.cuda.get_device_name(device)
@@ -303,16 +310,18 @@ class _Recorder(Callback):
         self.epochs.append(row)
         self.seconds += time.perf_counter() - self._epoch_start
 
-        write_table(self.directory / EPOCHS, pd.DataFrame(self.epochs))
-        write_table(self.directory / TRAINING, self._training_table())
-        weights = {key: value.cpu() for key, value in self.network.state_dict().items()}
+        self.write_tables()
         if _lowest(self.held_out_losses) == epoch:
-            write_file(self.directory / BEST, lambda file: torch.save(weights, file))
-        write_file(self.directory / LAST, lambda file: torch.save(weights, file))
+            write_weights(self.directory / BEST, self.network.state_dict())
+        write_weights(self.directory / LAST, self.network.state_dict())
         # Last: what is written above for an epoch that the checkpoint misses is written again.
         save = functools.partial(trainer.save_checkpoint, weights_only=False)  # the optimizer, too
         write_file(self.directory / CHECKPOINT, save)
         trainer.should_stop = self.is_over
+
+    def write_tables(self) -> None:
+        write_table(self.directory / EPOCHS, pd.DataFrame(self.epochs))
+        write_table(self.directory / TRAINING, self._training_table())
 
     def _training_table(self) -> pd.DataFrame:
         epochs = pd.DataFrame(self.epochs)[["epoch", "iteration", "length"]]
@@ -435,10 +444,9 @@ def _fit(
     """Train from the checkpoint, or from the start, to the end."""
     recorder = _Recorder(run, network, directory)
     checkpoint = directory / CHECKPOINT
-    resumed = checkpoint.exists()
+    resumed = os.path.lexists(checkpoint)
     if resumed:
-        states = torch.load(checkpoint, map_location="cpu", weights_only=True)["callbacks"]
-        recorder.load_state_dict(states[recorder.state_key])
+        _restore(recorder, checkpoint)
     if log is not None:
         log.add(recorder.losses, recorder.epochs)
     if not recorder.is_over:
@@ -462,8 +470,25 @@ def _fit(
             if isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from stop
             raise
-    network.load_state_dict(torch.load(directory / LAST, weights_only=True))
+    network.load_state_dict(read_weights(directory / LAST))
     return recorder
+
+
+def _restore(recorder: _Recorder, checkpoint: Path) -> None:
+    """Go back to the end of the last whole epoch, the run's files included.
+
+    Raises:
+        DamagedFileError: If the checkpoint, or the best model of an earlier epoch, is damaged.
+    """
+    content = read_checkpoint(checkpoint, recorder.network, recorder.state_key)
+    recorder.load_state_dict(content["recorder"])
+    directory = recorder.directory
+    recorder.write_tables()
+    write_weights(directory / LAST, content["weights"])
+    if _lowest(recorder.held_out_losses) == len(recorder.epochs) - 1:
+        write_weights(directory / BEST, content["weights"])
+    else:
+        read_weights(directory / BEST)  # which cannot be made again
 
 
 def _test(recorder: _Recorder, device: torch.device, report: Report | None) -> list[dict[str, Any]]:
@@ -508,24 +533,34 @@ def train(
     Returns:
         The content of `result.json`.
 
+    Denormal numbers are taken for zero meanwhile, where the processor can.
+
     Raises:
         ValueError: If the directory holds a run with other settings, the cell is unknown, or the
             device is not there.
+        DamagedFileError: If a file of the run is damaged. Nothing is written then.
+        OSError: If a file cannot be written.
         LockedError: If another process trains the run.
         KeyboardInterrupt: On Ctrl-C; the same call continues the run.
         SystemExit: On SIGTERM; likewise.
     """
     chosen = choose_device(device)
+    if os.path.lexists(directory) and not directory.is_dir():
+        raise DamagedFileError(directory, "the folder of a run", "a file")
     directory.mkdir(parents=True, exist_ok=True)
-    if not (directory / RESULT).exists():
-        with hold(directory / LOCK, f"{directory.name} is being trained"):
+    if not os.path.lexists(directory / RESULT):
+        with hold(directory / LOCK, f"{directory.name} is being trained"), flushed() as flush:
             if not (directory / RESULT).exists():  # by whoever held the lock
-                start = _describe_start(chosen, command or command_line())
+                start = _describe_start(chosen, flush, command or command_line())
                 _train_to_the_end(run, directory, chosen, start, report, tensorboard)
-    check_same(run.settings, read_json(directory / CONFIG)["settings"], directory)
+    check_same(run.settings, read_config(directory)["settings"], directory / CONFIG)
+    result = read_result(directory, run.task.held_out)
+    for name in (BEST, LAST):
+        if os.path.lexists(directory / name):  # whoever needs the space has removed them
+            read_weights(directory / name)
     for name in (CHECKPOINT, LOCK):
         (directory / name).unlink(missing_ok=True)
-    return read_json(directory / RESULT)
+    return result
 
 
 @contextlib.contextmanager
@@ -550,9 +585,12 @@ def _train_to_the_end(
 ) -> None:
     """Train a run that is not finished, from its checkpoint if it has one, and write its result."""
     config: dict[str, Any] = {"settings": run.settings, "starts": []}
-    if (directory / CONFIG).exists():
-        config = read_json(directory / CONFIG)
-        check_same(run.settings, config["settings"], directory)
+    if os.path.lexists(directory / CONFIG):
+        config = read_config(directory)
+        check_same(run.settings, config["settings"], directory / CONFIG)
+        _tell_other_versions(config["starts"], start, directory)
+    elif os.path.lexists(directory / CHECKPOINT):
+        raise DamagedFileError(directory / CONFIG, f"the settings of {CHECKPOINT}", "no file")
     for half_written in directory.glob("*.tmp"):
         half_written.unlink()
     config["starts"].append(start)
@@ -587,16 +625,38 @@ def _train_to_the_end(
     write_json(directory / RESULT, result)
 
 
+def _tell_other_versions(
+    starts: Sequence[Mapping[str, Any]], start: Mapping[str, Any], directory: Path
+) -> None:
+    """Say in a line that a run goes on with other versions than it had before."""
+    before = starts[-1]["versions"] if starts else start["versions"]
+    changes = [
+        f"{name} was {before.get(name)}, is {found}"
+        for name, found in start["versions"].items()
+        if before.get(name) != found
+    ]
+    if changes and os.path.lexists(directory / CHECKPOINT):
+        _logger.warning(
+            "%s: the run goes on with other versions, and may end with other bits: %s",
+            directory / CONFIG,
+            "; ".join(changes),
+        )
+
+
 def _finite(value: float) -> float | None:
     """Return a number, or None for what JSON does not know."""
     return value if math.isfinite(value) else None
 
 
-def check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], directory: Path) -> None:
-    """Refuse a directory whose settings are other ones than wanted.
+class OtherSettingsError(FileError):
+    """A file holds the settings of something else than is trained."""
+
+
+def check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], path: Path) -> None:
+    """Refuse a file whose settings are other ones than wanted.
 
     Raises:
-        ValueError: If any setting differs; the message names each with both values.
+        OtherSettingsError: If any setting differs; the message names each with both values.
     """
     differences = [
         f"{key} is {found.get(key)!r} there, {wanted.get(key)!r} here"
@@ -604,7 +664,7 @@ def check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], directory: P
         if found.get(key) != wanted.get(key)
     ]
     if differences:
-        raise ValueError(
-            f"output: expected an empty folder or this experiment, but {directory} holds another "
+        raise OtherSettingsError(
+            f"output: expected an empty folder or this experiment, but {path} holds another "
             f"one: {'; '.join(differences)}"
         )

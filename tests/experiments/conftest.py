@@ -8,6 +8,7 @@ import torch
 
 from brc_pytorch.experiments.sweep import sweep
 from brc_pytorch.experiments.tasks import BinaryAdditionTask, CopyFirstInputTask
+from brc_pytorch.experiments.tasks import settings as task_settings
 from brc_pytorch.experiments.training import Run
 
 OWN_CELLS = '''
@@ -131,13 +132,15 @@ def write_run(tmp_path):
     """
 
     def write(name, losses, test_loss=None, folder="copy-first-input", start=None, **settings):
-        shared = {"task": "copy-first-input", "hidden_size": 4, "stop_below": 0.1}
+        own = {"cell": "GRU", "seed": 0, "length": 30, "layers": 1}
+        defaults = task_settings(CopyFirstInputTask(hidden_size=4))
+        shared = {"task": "copy-first-input", **defaults}
+        shared = {key: value for key, value in shared.items() if key not in own}
         directory = tmp_path / folder
         directory.mkdir(exist_ok=True)
         (directory / "experiment.json").write_text(json.dumps(shared))
         run = directory / name
         run.mkdir()
-        own = {"cell": "GRU", "seed": 0, "length": 30, "layers": 1}
         starts = [
             {
                 "time": "2026-01-02T03:04:05+00:00",

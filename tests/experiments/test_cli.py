@@ -193,7 +193,7 @@ def test_report_writes_a_page_of_several_folders(brc, copying, adding, tmp_path,
     assert "Beside brc-pytorch 0.1.3" in (tmp_path / "new/page.html").read_text(encoding="utf-8")
     code, said = brc("report", copying, "--compare", "nothing.json")
     assert code == 2
-    assert "Error: compare: expected a file, got nothing.json" in said
+    assert "Error: nothing.json: expected a JSON object, got No such file" in said
     code, said = brc("report", copying, "--output", "new")
     assert code == 2
     assert "Error: output: expected a file, got the folder new" in said

@@ -31,8 +31,8 @@ def test_every_task_has_the_options_of_its_rebuilt_command(name, tmp_path):
     run = Run(TASKS[name](), "GRU", 0)
     own = {"cell", "seed", *run.task.dimensions}
     shared = {key: value for key, value in run.settings.items() if key not in own}
-    files = RunFiles(tmp_path / "run", run.settings, [], None)
-    experiment = Experiment(tmp_path, shared, [files], [])
+    files = RunFiles(tmp_path / "run", run.settings, [], None, {})
+    experiment = Experiment(tmp_path, shared, [files], [], [])
     (line,) = rebuilt_commands(experiment, experiment.runs)
     _, command, *arguments = shlex.split(line)
     # It raises for options that it does not know.

@@ -81,22 +81,27 @@ def test_other_settings_and_other_tasks_are_not_compared(write_run, others):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"measure": "speed"}, "measure 'speed'; known are accuracy, training_loss"),
-        ({"rows": [{"cell": "GRU"}]}, "a row without value"),
-        ({"rows": []}, "no rows"),
-        ({"extra": 1}, "extra"),
+        (
+            {"measure": "speed"},
+            r"tables\[0\].measure to be one of accuracy, training_loss.*'speed'",
+        ),
+        ({"rows": [{"cell": "GRU"}]}, r"tables\[0\].rows\[0\].value, a value, got none"),
+        ({"rows": []}, r"rows in tables\[0\], got none"),
+        ({"extra": 1}, "rows in .*, got extra"),
+        ({"at": None}, "a number for .*at, got None"),
+        ({"rows": [3]}, "a mapping for .*, got 3"),
     ],
 )
 def test_a_file_of_something_else_is_refused(others, fields, message):
-    with pytest.raises(ValueError, match=f"compare: expected a JSON file of results .*{message}"):
+    with pytest.raises(ValueError, match=rf"json: expected .*{message}"):
         others(**fields)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"compare: expected a file, got .*nothing\.json: No such"):
+    with pytest.raises(ValueError, match=r"nothing\.json: expected a JSON object, got No such"):
         read_others(tmp_path / "nothing.json")
     (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(ValueError, match=r"compare: expected a JSON file .*broken\.json"):
+    with pytest.raises(ValueError, match=r"broken\.json: expected a JSON object"):
         read_others(tmp_path / "broken.json")
 
 

@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex
 
 from brc_pytorch.experiments import plots
 from brc_pytorch.experiments.results import read_experiment
+from brc_pytorch.experiments.tasks import CopyFirstInputTask
 
 GRU, NBRC = "#E69F00", "#009E73"
 
@@ -119,7 +120,7 @@ def test_accuracy_is_a_mean_with_its_standard_error(adding):
 def test_plots_are_written_as_png_and_svg_and_repeat(adding, copying, tmp_path):
     folder = tmp_path / "adding"
     shutil.copytree(adding, folder)
-    paths = plots.plot(folder)
+    paths = plots.plot(read_experiment(folder))
     assert [path.name for path in paths] == [
         "training_loss.png",
         "training_loss.svg",
@@ -129,10 +130,13 @@ def test_plots_are_written_as_png_and_svg_and_repeat(adding, copying, tmp_path):
     first = [path.read_bytes() for path in paths]
     assert first[0].startswith(b"\x89PNG")
     assert b"<svg" in first[1]
-    assert [path.read_bytes() for path in plots.plot(folder)] == first
+    assert [path.read_bytes() for path in plots.plot(read_experiment(folder))] == first
     folder = tmp_path / "copying"
     shutil.copytree(copying, folder)
-    assert [path.name for path in plots.plot(folder)] == ["training_loss.png", "training_loss.svg"]
+    assert [path.name for path in plots.plot(read_experiment(folder))] == [
+        "training_loss.png",
+        "training_loss.svg",
+    ]
 
 
 def test_each_panel_is_a_picture_of_its_own(adding):
@@ -154,7 +158,8 @@ def test_runs_without_the_table_of_a_plot_are_left_out_of_it(write_run):
     assert lines(long, GRU) == []
 
 
-def test_held_out_accuracy_is_drawn_where_lengths_are_not_tested(write_run):
+def test_held_out_accuracy_is_drawn_where_lengths_are_not_tested(write_run, monkeypatch):
+    monkeypatch.setattr(CopyFirstInputTask, "metric_names", ("loss", "accuracy"))
     run = write_run("GRU-seed0", [1.0] * 30, 0.5)
     epochs = pd.read_csv(run / "epochs.csv").assign(test_accuracy=[0.2, 0.4, 0.5])
     epochs.to_csv(run / "epochs.csv", index=False)
@@ -187,6 +192,6 @@ def test_any_name_of_a_cell_stands_in_the_legend(write_run):
         run = write_run(json.dumps(name), [1.0] * 10, cell=name)
     experiment = read_experiment(run.parent)
     (plot,) = plots.plots(experiment)
-    plots.plot(run.parent)  # can be drawn
+    plots.plot(read_experiment(run.parent))  # can be drawn
     (legend,) = plots.draw(plot, experiment).legends
     assert {text.get_text() for text in legend.get_texts()} == set(names)

@@ -11,13 +11,21 @@ def test_a_folder_without_an_experiment_is_refused(tmp_path):
 def test_a_damaged_file_is_named(write_run):
     run = write_run("GRU-seed0", [1.0] * 10, 0.5)
     (run / "result.json").write_text('{"settings": ')
-    with pytest.raises(ValueError, match=r"GRU-seed0/result\.json: expected a JSON object, got "):
-        read_experiment(run.parent)
+    other = write_run("BRC-seed0", [1.0] * 10, 0.5, cell="BRC")
+    experiment = read_experiment(run.parent)
+    assert [shown.directory for shown in experiment.runs] == [other]
+    (error,) = experiment.damaged
+    assert str(error).startswith(f"{run / 'result.json'}: expected a JSON object, got no JSON: ")
 
 
 def test_a_task_that_is_not_known_is_named(write_run):
     run = write_run("GRU-seed0", [])
     (run.parent / "experiment.json").write_text('{"task": "copy-first-inputs"}')
+    experiment = read_experiment(run.parent)
+    assert [shown.directory for shown in experiment.runs] == [run]  # which tells the task
+    (error,) = experiment.damaged
+    assert str(error).endswith("got 'copy-first-inputs'; did you mean copy-first-input?")
+    (run / "config.json").unlink()
     with pytest.raises(ValueError, match="got 'copy-first-inputs'; did you mean copy-first-input"):
         read_experiment(run.parent)
 

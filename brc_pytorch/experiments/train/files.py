@@ -23,6 +23,7 @@ Each is written to a temporary name and moved into place. What is read is checke
 holds something else is a `DamagedFileError`, whatever is wrong with it.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -49,11 +50,16 @@ _KINDS: dict[type, str] = {
     bool: "true or false",
     dict: "a mapping",
     list: "a list",
+    object: "a value",
 }
 
 
-class DamagedFileError(ValueError):
-    """A file does not hold what a run writes into it; the message begins with its path.
+class FileError(ValueError):
+    """A file of an output folder stands in the way; the message begins with its path."""
+
+
+class DamagedFileError(FileError):
+    """A file does not hold what a run writes into it.
 
     Args:
         path: The file.
@@ -74,13 +80,19 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
     The temporary file has a name of its own: of processes that write the same file at the same
     time, the last one wins.
+
+    Raises:
+        OSError: If it cannot be written, with `path` as its file name; what was there is kept.
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         write(temporary)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # of a full disk it tells no file
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
 
 
@@ -142,7 +154,8 @@ def check_keys(
     Args:
         path: The file that it was read from.
         content: The mapping.
-        kinds: The type of the value of each key: str, int, float for any number, bool, dict, list.
+        kinds: The type of the value of each key: str, int, float for any number, bool, dict, list,
+            object for any.
         where: Where in the file the mapping is, such as "settings".
 
     Raises:
@@ -198,6 +211,8 @@ def read_config(directory: Path) -> dict[str, Any]:
         check_keys(
             path, start, {"time": str, "versions": dict, "machine": dict}, f"starts[{place}]"
         )
+        if "command" in start:
+            check_keys(path, start, {"command": str}, f"starts[{place}]")
     return config
 
 
@@ -223,15 +238,6 @@ def read_result(directory: Path, held_out: str) -> dict[str, Any]:
     if result.get(best, 0) is not None:
         check_keys(path, result, {best: float})
     return result
-
-
-def read_columns(path: Path) -> list[str]:
-    """Return the names of a table's columns.
-
-    Raises:
-        DamagedFileError: If the file cannot be read, or holds no table.
-    """
-    return _rows(path)[0]
 
 
 def read_table(path: Path, kinds: Mapping[str, type]) -> pd.DataFrame:
