@@ -24,12 +24,11 @@ _PARAMETERS = ("kernelz", "kernelr", "kernelh", "memoryz", "memoryr", "bz", "br"
 class BistableCell(nn.Module):
     """Parameters, checks and calls of the bistable cells; not a cell by itself.
 
-    A subclass names its operators, and the rank and the initial values of its memory.
+    A subclass names its recurrence, and the rank and the initial values of its memory.
     """
 
     _recurrence: str
     _step: Callable[..., Tensor]
-    _scan: Callable[..., tuple[Tensor, Tensor]]
     _gates: Callable[..., tuple[Tensor, Tensor]]
     _memory_rank: int
     _memory_initializer: Initializer
@@ -153,7 +152,8 @@ class BistableCell(nn.Module):
             check_features("hidden_state", hidden_state, self.hidden_size)
             check_like("hidden_state", hidden_state, "input_t", input_t)
             check_broadcast("hidden_state", hidden_state, "input_t", input_t)
-        return self._step(input_t, hidden_state, *self.stacked_parameters())
+        (parameters,) = _stacked(self)
+        return self._step(input_t, hidden_state, *parameters)
 
     def scan(
         self,
@@ -180,7 +180,8 @@ class BistableCell(nn.Module):
         parameters = self._parameters_for(input)
         if state is None:
             state = input.new_zeros(input.shape[1], self.hidden_size)
-        return self._scan(input, state, *parameters, lengths=lengths, reverse=reverse)
+        output, (h_n,) = scan(self._recurrence, input, (state,), parameters, lengths, reverse)
+        return output, h_n
 
     @classmethod
     def scan_layers(
@@ -208,10 +209,8 @@ class BistableCell(nn.Module):
             if found is not None:
                 output, (h_n,) = found
                 return output, h_n
-        stacked = [cell.stacked_parameters() for cell in cells]
         last = []
-        for (kernel, memory, bias), h_0 in zip(stacked, states.unbind(), strict=True):
-            parameters = (kernel, memory) if bias is None else (kernel, memory, bias)
+        for parameters, h_0 in zip(_stacked(*cells), states.unbind(), strict=True):
             input, (h_n,) = scan(cls._recurrence, input, (h_0,), parameters, lengths)
             last.append(h_n)
         return input, torch.stack(last)
@@ -262,17 +261,10 @@ class BistableCell(nn.Module):
             return a, c
         return torch.where(valid, a, 0), torch.where(valid, c, 0)
 
-    def stacked_parameters(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The parameters side by side, as the operators take them: kernel, memory, bias."""
-        parameters = self.parameters_by_gate()
-        kernel = torch.cat(parameters[:3], dim=-1)
-        memory = torch.cat(parameters[3:5], dim=-1)
-        return kernel, memory, torch.cat(parameters[5:], dim=-1) if self.bias else None
-
-    def _parameters_for(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _parameters_for(self, input: Tensor) -> list[Tensor]:
         """The stacked parameters, where they are for this sequence."""
         check_shape("input", input, "(T, B, I)", (None, None, self.input_size))
-        parameters = self.stacked_parameters()
+        (parameters,) = _stacked(self)
         check_like("input", input, "the parameters", parameters[0])
         return parameters
 
@@ -288,3 +280,11 @@ class BistableCell(nn.Module):
         bias = "" if self.bias else ", bias=False"
         candidate_bias = ", candidate_bias=True" if self.candidate_bias else ""
         return f"{self.input_size}, {self.hidden_size}{bias}{candidate_bias}"
+
+
+def _stacked(*cells: BistableCell) -> list[list[Tensor]]:
+    """The parameters of each cell as the operators take them: kernel, memory, bias if there is."""
+    return [
+        [torch.cat(gates, dim=-1) for gates in (own[:3], own[3:5], own[5:]) if gates]
+        for own in [cell.parameters_by_gate() for cell in cells]
+    ]

@@ -61,7 +61,6 @@ class BistableRecurrentCell(BistableCell):
 
     _recurrence = "brc"
     _step = staticmethod(ops.brc_step)
-    _scan = staticmethod(ops.brc)
     _gates = staticmethod(ops.brc_gates)
     _memory_rank = 1
     _memory_initializer = staticmethod(nn.init.ones_)

@@ -72,7 +72,6 @@ class NeuromodulatedBistableRecurrentCell(BistableCell):
 
     _recurrence = "nbrc"
     _step = staticmethod(ops.nbrc_step)
-    _scan = staticmethod(ops.nbrc)
     _gates = staticmethod(ops.nbrc_gates)
     _memory_rank = 2
     _memory_initializer = staticmethod(_orthogonal_)

@@ -91,6 +91,11 @@ class Stack(nn.Module):
         )
 
     def _expected(self, cells: Sequence[nn.Module]) -> Expected:
+        weight = None
+        if isinstance(cells[0], KNOWN_CELLS):
+            own = cells[0]._parameters.values()  # noqa: SLF001 - cell.parameters() takes 10 us
+            there = [parameter for parameter in own if parameter is not None]
+            weight = there[0] if there else next(cells[0].parameters(), None)
         return Expected(
             type(self).__name__,
             self.mode,
@@ -99,7 +104,7 @@ class Stack(nn.Module):
             self.input_size,
             self.hidden_size,
             len(cells),
-            _weight(cells[0]),
+            weight,
             self.initial_state if self.learn_initial_state else None,
         )
 
@@ -203,13 +208,3 @@ def _defines(kind: type, name: str, *others: str) -> bool:
             if other in own:
                 return False
     return False
-
-
-def _weight(cell: nn.Module) -> Tensor | None:
-    """A parameter whose dtype and device the cell's input must have, if we know such a one."""
-    if not isinstance(cell, KNOWN_CELLS):
-        return None
-    for weight in cell._parameters.values():  # noqa: SLF001 - cell.parameters() takes 10 us
-        if weight is not None:
-            return weight
-    return next(cell.parameters(), None)

@@ -156,7 +156,7 @@ def brc_step(
     state: Tensor,
     kernel: Tensor,
     memory: Tensor,
-    bias: Tensor | None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     r"""One step of the bistable recurrent cell (BRC).
 
@@ -183,7 +183,7 @@ def nbrc_step(
     state: Tensor,
     kernel: Tensor,
     memory: Tensor,
-    bias: Tensor | None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     r"""One step of the neuromodulated bistable recurrent cell (nBRC).
 
