@@ -7,8 +7,8 @@ Needs the extra ``[onnx]``.
 # onnxscript reads the functions below as ONNX graphs: it takes the types of their arguments from
 # use, and from their annotations only the number of results.
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Sequence  # noqa: UP035 - on Python 3.10 onnxscript takes no other for a list
 
 import torch
 from onnxscript import graph, script

@@ -18,6 +18,9 @@
 
 #include "environment.h"
 #include "pass.h"
+#ifdef BRC_X86
+#include "processor.h"
+#endif
 
 namespace brc {
 
@@ -39,14 +42,12 @@ struct InstructionSets {
 const InstructionSets& instruction_sets() {
 #ifdef BRC_X86
   static const InstructionSets sets = [] {
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
-                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                        __builtin_cpu_supports("avx512bw");
-    if (avx512)
+    const Processor processor;
+    if (processor.avx512)
       return InstructionSets{{&avx512::kernels, &avx2::kernels, &baseline::kernels},
                              "avx512,avx2,baseline"};
-    if (avx2) return InstructionSets{{&avx2::kernels, &baseline::kernels}, "avx2,baseline"};
+    if (processor.avx2)
+      return InstructionSets{{&avx2::kernels, &baseline::kernels}, "avx2,baseline"};
     return InstructionSets{{&baseline::kernels}, "baseline"};
   }();
 #else

@@ -131,7 +131,7 @@ def main() -> None:
         wheels = sorted(arguments.folder.glob(f"*-{platform}.whl"))
         expect(f"wheels for {platform} in {arguments.folder}", len(wheels), 1)
         check_wheel(wheels[0], platform)
-        if "linux" in platform:
+        if platform.startswith("manylinux"):  # musl needs a machine with musl
             check_with_auditwheel(wheels[0], platform)
 
 

@@ -26,6 +26,17 @@ RUNNERS = {
 }
 
 
+def expected_sets(platform: str) -> str:
+    """Return the instruction sets that the kernels should find on this processor."""
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    names = ["baseline"]
+    if not platform.endswith("aarch64") and {"avx2", "fma"} <= flags:
+        names.insert(0, "avx2")
+        if {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= flags:
+            names.insert(0, "avx512")
+    return ",".join(names)
+
+
 def run(platform: str, *command: str | Path) -> str:
     """Run a program of a platform, and return what it printed."""
     runner, package = RUNNERS[platform]
@@ -54,7 +65,7 @@ def loader(platform: str, folder: Path) -> Path:
     source = ROOT / "release" / "load.cpp"
     zig = [sys.executable, "-m", "ziglang", "c++", "-target", TARGETS[platform]]
     dynamic = ["-dynamic"] if "musl" in platform else []  # by default it holds the C library
-    subprocess.run([*zig, *dynamic, source, "-o", program], check=True)
+    subprocess.run([*zig, *dynamic, "-O2", source, "-o", program], check=True)
     return program
 
 
@@ -71,7 +82,10 @@ def main() -> None:
             with ZipFile(path) as wheel:
                 (library,) = (n for n in wheel.namelist() if re.search(r"brc_cpu\.\w+$", n))
                 kernels = wheel.extract(library, folder)
-            print(f"{path.name} loads: {run(platform, loader(platform, folder), kernels)}")
+            found = run(platform, loader(platform, folder), kernels)
+        if found != expected_sets(platform):
+            sys.exit(f"{path.name}: expected {expected_sets(platform)}, got {found}")
+        print(f"{path.name} loads: {found}")
         results = run(platform, test_program(platform)).splitlines()
         print(f"{platform}: {results[-1]}")
 

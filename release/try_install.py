@@ -53,7 +53,7 @@ def main() -> None:
         program = RELEASE / "predecessor_program.py"
         # The wheel's own torch first, so that what comes later is the wheel alone.
         subprocess.run([*install, wheel], check=True)
-        subprocess.run([*install, "--no-deps", "brc-pytorch==0.1.3", "numpy"], check=True)
+        subprocess.run([*install, "--no-deps", "brc-pytorch==0.1.3"], check=True)
         expect("before", run("-c", version), "0.1.3")
         before = run(program, name)
 

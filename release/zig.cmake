@@ -20,4 +20,5 @@ execute_process(
   OUTPUT_VARIABLE zig OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
 set(CMAKE_CXX_COMPILER ${zig} c++ -target ${ZIG_TARGET})
 set(CMAKE_RC_COMPILER ${zig}) # CMake wants one for Windows; there is nothing for it to compile
-set(CMAKE_MODULE_LINKER_FLAGS_INIT -s)
+set(CMAKE_MODULE_LINKER_FLAGS_INIT -s) # debug information holds paths
+set(CMAKE_SHARED_LINKER_FLAGS_INIT -s)
