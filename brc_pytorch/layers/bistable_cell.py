@@ -13,8 +13,9 @@ from brc_pytorch.layers.checks import (
     check_shape,
     check_size,
 )
-from brc_pytorch.ops.operator import scan, scan_layers
+from brc_pytorch.ops.operator import scan
 from brc_pytorch.ops.reference import mask_padding
+from brc_pytorch.ops.several_layers import scan_layers
 
 Initializer = Callable[[Tensor], object]
 # In the operators' order.

@@ -56,10 +56,11 @@ Forward = Callable[[Call, Tensor, Tensor, Tensor], None]
 # gradients. What it is given belongs to autograd and is only read. ``saved`` has no elements where
 # the forward pass was not told that a backward pass would come.
 Backward = Callable[[Call, Tensor | None, Tensor | None, Tensor, Tensor, Gradients], None]
-# (recurrence, input (T, B, I), states (S, L, B, H), each layer's parameters gate by gate, lengths,
-# output (T, B, H), last states (S, L, B, H)): writes the last two.
+# (recurrence, input (T, B, I), states, each (L, B, H), parameters gate by gate, layer by layer,
+# lengths, output (T, B, H), last states, each (L, B, H)): writes the last two.
 Layers = Callable[
-    [Recurrence, Tensor, Tensor, Sequence[Sequence[Tensor]], Tensor | None, Tensor, Tensor], None
+    [Recurrence, Tensor, Sequence[Tensor], Sequence[Tensor], Tensor | None, Tensor, list[Tensor]],
+    None,
 ]
 
 

@@ -494,7 +494,7 @@ def test_bad_layers_are_refused(recurrence):
         (0, torch.randn(0, 2, 3), "input: expected .* T > 0"),
         (0, torch.randn(5, 2, 3, dtype=torch.float64), "h_0: expected dtype torch.float64"),
         (0, torch.randn(5, 3), r"input: expected \(T, B, I\)"),
-        (1, torch.randn(2, 3, 4), r"h_0: expected shape \(1, 2, 2, 4\), got \(1, 2, 3, 4\)"),
+        (1, torch.randn(2, 3, 4), r"h_0: expected shape \(2, 2, 4\), got \(2, 3, 4\)"),
         (1, torch.randn(3, 2, 4), "parameters: expected .* a layer, got 14 for 3"),
         (1, torch.randn(2, 4), r"h_0: expected \(L, B, H\), got \(2, 4\)"),
         (3, torch.tensor([1]), "lengths: expected 2 integers"),
@@ -521,7 +521,7 @@ def test_opcheck_of_layers(recurrence):
     parameters = [parameter for layer in layers for parameter in layer]
     scan_layers = torch.ops.brc_pytorch.scan_layers.default
     for lengths in (None, torch.tensor([3, 5])):
-        torch.library.opcheck(scan_layers, (recurrence, x, h_0[None], parameters, lengths))
+        torch.library.opcheck(scan_layers, (recurrence, x, [h_0], parameters, lengths))
 
 
 def test_several_python_threads_at_once():

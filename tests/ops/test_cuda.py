@@ -422,3 +422,23 @@ def test_chosen_for_tensors_on_a_gpu(recurrence, monkeypatch):
     monkeypatch.setitem(backends.choice.chosen, ("cuda", recurrence), spy)
     operator(recurrence)(*arguments(recurrence))
     assert called
+
+
+@pytest.mark.skipif(not interpreted, reason="a GPU has no memory that is promised but not there")
+def test_strides_beyond_32_bits(recurrence_of_any_design, tmp_path):
+    """The output's gradient lies in a file with holes, its third unit 2**31 elements in."""
+    recurrence = recurrence_of_any_design.split(maxsplit=1)[0]
+    leaves = arguments(recurrence, steps=2, batch=2, hidden=3, dtype=torch.float16)
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    unit = 2**30 + 64
+    sizes, strides = (2, 2, 3), (4, 2, unit)
+    path = tmp_path / "holes"
+    with path.open("wb") as file:
+        file.truncate(2 * (2 * unit + 8))
+    storage = torch.from_file(str(path), shared=True, size=2 * unit + 8, dtype=torch.float16)
+    cotangent = storage.as_strided(sizes, strides).copy_(torch.randn(sizes))
+    output, _ = operator(recurrence)(*leaves)
+    got = torch.autograd.grad(output, leaves, cotangent, retain_graph=True)
+    want = torch.autograd.grad(output, leaves, cotangent.contiguous())
+    for one, other in zip(got, want, strict=True):
+        assert torch.equal(one, other)

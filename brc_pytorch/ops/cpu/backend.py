@@ -122,18 +122,21 @@ def _backward(
 def _layers(
     recurrence: Recurrence,
     input: Tensor,
-    states: Tensor,
-    layers: Sequence[Sequence[Tensor]],
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
     lengths: Tensor | None,
     output: Tensor,
-    last: Tensor,
+    last: list[Tensor],
 ) -> None:
-    _, count, batch, hidden = states.shape
-    states = states.contiguous()
+    h_0 = states[0].contiguous()
     lengths = None if lengths is None else lengths.to("cpu", torch.int64).contiguous()
-    dense = [[parameter.contiguous() for parameter in layer] for layer in layers]
-    first_state, state_size = states.data_ptr(), batch * hidden * states.element_size()
-    gates, _ = recurrence.layouts[len(layers[0])]
+    held = [*map(Tensor.contiguous, parameters)]
+    pointers = [*map(Tensor.data_ptr, held)]
+    layers, batch, hidden = h_0.shape
+    steps, _, features = input.shape
+    gates, _ = recurrence.layouts[len(parameters) // layers]
+    first_state, state_size = h_0.data_ptr(), batch * hidden * h_0.element_size()
+    strides, address = input.stride(), input.data_ptr()
     shared = (
         hidden,
         hidden,
@@ -145,25 +148,26 @@ def _layers(
         torch.get_num_threads(),
         interface.chosen.instruction_set,
     )
-    descriptions = (interface.Layer * count)()
-    for number, layer in enumerate(dense):
-        pointers = [parameter.data_ptr() for parameter in layer]
-        at, of_parameters = 0, []
-        for of_parameter in gates:
-            of_parameters.append(tuple(pointers[at : at + of_parameter]))
-            at += of_parameter
-        descriptions[number] = interface.Layer(
-            *input.shape[:2],
-            input.shape[2] if number == 0 else hidden,
+    descriptions = (interface.Layer * layers)()
+    at = 0
+    for layer in range(layers):
+        of_parameters = []
+        for count in gates:
+            of_parameters.append(tuple(pointers[at : at + count]))
+            at += count
+        descriptions[layer] = interface.Layer(
+            steps,
+            batch,
+            hidden if layer else features,
             hidden,
-            input.stride(),
-            input.data_ptr(),
-            first_state + number * state_size,
+            strides,
+            address,
+            first_state + layer * state_size,
             *of_parameters,
             *shared,
         )
     if interface.kernels.brc_forward(  # type: ignore[union-attr]
-        descriptions, count, output.data_ptr(), last.data_ptr(), None
+        descriptions, layers, output.data_ptr(), last[0].data_ptr(), None
     ):
         raise _no_memory()
 

@@ -1,0 +1,136 @@
+"""The operator ``brc_pytorch::scan_backward``: the gradients of ``scan``, by the same backends."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from brc_pytorch.ops.backends import Call, Gradients
+from brc_pytorch.ops.operator import (
+    AUTOCAST_KEYS,
+    MOST_PARAMETERS,
+    checked,
+    chosen_backend,
+    computed_in,
+    library,
+    parts,
+    require,
+    widened,
+)
+
+
+def _empty_gradients(call: Call, input_needs_grad: bool) -> Gradients:
+    _, input, states, parameters, _, _ = call
+    return Gradients(
+        input.new_empty(input.shape if input_needs_grad else (0,)),
+        states.new_empty(states.shape),
+        [parameter.new_empty(parameter.shape) for parameter in parameters],
+    )
+
+
+def _those_there(*parameters: Tensor | None) -> list[Tensor]:
+    return [parameter for parameter in parameters if parameter is not None]
+
+
+def _returned(gradients: Gradients) -> tuple[Tensor, ...]:
+    """What the operator returns: (0) for the gradient of a parameter that is not there."""
+    of_parameters = list(gradients.parameters)
+    while len(of_parameters) < MOST_PARAMETERS:
+        of_parameters.append(gradients.states.new_empty(0))
+    return gradients.input, gradients.states, *of_parameters
+
+
+def _check_results(
+    call: Call, grad_output: Tensor | None, grad_last: Tensor | None, output: Tensor
+) -> None:
+    """Check the forward pass's output, and the gradients of what it gave."""
+    _, input, states, _, _, _ = call
+    shape = (*input.shape[:2], states.shape[2])
+    names, tensors, shapes = ["output"], [output], [shape]
+    if grad_output is not None:
+        names.append("grad_output")
+        tensors.append(grad_output)
+        shapes.append(shape)
+    if grad_last is not None:
+        names.append("grad_last")
+        tensors.append(grad_last)
+        shapes.append(tuple(states.shape))
+    require(input, tensors, shapes, names)
+
+
+def _scan_backward(
+    recurrence: str,
+    grad_output: Tensor | None,
+    grad_last: Tensor | None,
+    input: Tensor,
+    states: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    recurrent_bias: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    output: Tensor,
+    saved: Tensor,
+    input_needs_grad: bool,
+) -> tuple[Tensor, ...]:
+    parameters = _those_there(kernel, memory, bias, recurrent_bias)
+    call = checked(recurrence, input, states, parameters, lengths, reverse)
+    backend = chosen_backend(input, recurrence)
+    _check_results(call, grad_output, grad_last, output)
+    dtype = computed_in(backend, input.dtype)
+    shape = backend.saved_shape(call)
+    expected = shape if dtype == input.dtype else (output.numel() + math.prod(shape),)
+    if saved.numel() and math.prod(expected):
+        require(input.new_empty(0, dtype=dtype), [saved], [expected], ["saved"])
+    results = gradients = _empty_gradients(call, input_needs_grad)
+    if dtype != input.dtype:
+        call = widened(call, dtype)
+        gradients = _empty_gradients(call, input_needs_grad)
+        if saved.numel():
+            output, saved = parts(saved, output, shape)
+        else:
+            output = output.to(dtype)
+        grad_output = None if grad_output is None else grad_output.to(dtype)
+        grad_last = None if grad_last is None else grad_last.to(dtype)
+    with torch._C._ExcludeDispatchKeyGuard(AUTOCAST_KEYS):  # noqa: SLF001 - nothing public does it
+        backend.backward(call, grad_output, grad_last, output, saved, gradients)
+    if gradients is not results:
+        narrow = (*results[:2], *results.parameters)
+        for into, gradient in zip(narrow, (*gradients[:2], *gradients.parameters), strict=True):
+            into.copy_(gradient)
+    return _returned(results)
+
+
+def _scan_backward_fake(
+    recurrence: str,
+    grad_output: Tensor | None,
+    grad_last: Tensor | None,
+    input: Tensor,
+    states: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    recurrent_bias: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    output: Tensor,
+    saved: Tensor,  # noqa: ARG001 - it may come from another backend
+    input_needs_grad: bool,
+) -> tuple[Tensor, ...]:
+    parameters = _those_there(kernel, memory, bias, recurrent_bias)
+    call = checked(recurrence, input, states, parameters, lengths, reverse)
+    _check_results(call, grad_output, grad_last, output)
+    return _returned(_empty_gradients(call, input_needs_grad))
+
+
+# No lists of tensors: torch's vmap, which computes several gradients at once, cannot pass them.
+library.define(
+    "scan_backward(str recurrence, Tensor? grad_output, Tensor? grad_last, Tensor input,"
+    " Tensor states, Tensor kernel, Tensor memory, Tensor? bias, Tensor? recurrent_bias,"
+    " Tensor? lengths, bool reverse, Tensor output, Tensor saved, bool input_needs_grad)"
+    " -> (Tensor grad_input, Tensor grad_states, Tensor grad_kernel, Tensor grad_memory,"
+    " Tensor grad_bias, Tensor grad_recurrent_bias)"
+)
+library.impl("scan_backward", _scan_backward, "CompositeExplicitAutograd")
+torch.library.register_fake("brc_pytorch::scan_backward", _scan_backward_fake, lib=library)

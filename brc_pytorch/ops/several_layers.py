@@ -1,0 +1,174 @@
+"""The operator ``brc_pytorch::scan_layers``: several layers in one call, without gradients."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from brc_pytorch.ops.backends import choice
+from brc_pytorch.ops.fallback import REFERENCE
+from brc_pytorch.ops.operator import (
+    check_sequence,
+    chosen_backend,
+    library,
+    operator,
+    require,
+    transforms_are_active,
+)
+from brc_pytorch.ops.recurrences import Recurrence
+
+
+def check_layers(
+    name: str,
+    input: Tensor,
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    lengths: Tensor | None,
+    mixed: bool = False,
+) -> Recurrence:
+    """Check the arguments; return the recurrence."""
+    recurrence = check_sequence(name, input, lengths)
+    if len(states) != len(recurrence.states):
+        raise ValueError(
+            f"states: expected {len(recurrence.states)} of {name!r}, got {len(states)}"
+        )
+    h_0 = states[0]
+    if h_0.dim() != 3:  # noqa: PLR2004 - (L, B, H)
+        raise ValueError(f"{recurrence.states[0]}: expected (L, B, H), got {tuple(h_0.shape)}")
+    layers, hidden = int(h_0.shape[0]), h_0.shape[2]  # layers are never symbolic
+    count = len(parameters) // max(layers, 1)
+    if count not in recurrence.layouts or count * layers != len(parameters):
+        raise ValueError(
+            f"parameters: expected {[*recurrence.layouts]} tensors a layer, "
+            f"got {len(parameters)} for {layers}"
+        )
+    shapes: list[tuple[int, ...]] = [(layers, input.shape[1], hidden)] * len(states)
+    features = input.shape[2]
+    for _ in range(layers):
+        of_layer = {"I": (features, hidden), "H": (hidden, hidden), None: (hidden,)}
+        shapes += map(of_layer.__getitem__, recurrence.layouts[count][1])
+        features = hidden
+    require(input, (*states, *parameters), shapes, recurrence.states, mixed)
+    return recurrence
+
+
+def _scan_layers(
+    recurrence: str,
+    input: Tensor,
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    lengths: Tensor | None,
+) -> tuple[Tensor, list[Tensor]]:
+    """Layers one upon the other: states (L, B, H), parameters gate by gate, layer by layer."""
+    known = check_layers(recurrence, input, states, parameters, lengths)
+    backend = chosen_backend(input, recurrence)
+    if backend.layers is None or input.dtype not in backend.dtypes:
+        return one_by_one(operator, known, input, states, parameters, lengths)
+    output, last = _empty(input, states)
+    backend.layers(known, input, states, parameters, lengths, output, last)
+    return output, last
+
+
+def _empty(input: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    steps, batch, _ = input.shape
+    output = input.new_empty((steps, batch, states[0].shape[2]))
+    last = []
+    for state in states:
+        last.append(state.new_empty(state.shape))  # noqa: PERF401 - a call less
+    return output, last
+
+
+def _scan_layers_fake(
+    recurrence: str,
+    input: Tensor,
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    lengths: Tensor | None,
+) -> tuple[Tensor, list[Tensor]]:
+    check_layers(recurrence, input, states, parameters, lengths)
+    return _empty(input, states)
+
+
+def one_by_one(
+    run: Callable[..., Any],
+    recurrence: Recurrence,
+    input: Tensor,
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    lengths: Tensor | None,
+) -> tuple[Tensor, list[Tensor]]:
+    """What the operator of several layers computes, by that of a single one."""
+    layers = len(states[0])
+    count = len(parameters) // layers
+    last, at = [], 0
+    for layer in range(layers):
+        stacked = []
+        for gates in recurrence.layouts[count][0]:
+            if gates:
+                stacked.append(torch.cat([*parameters[at : at + gates]], dim=-1))
+            at += gates
+        of_layer = torch.stack([state[layer] for state in states])
+        input, last_of_layer, _ = run(recurrence.name, input, of_layer, stacked, lengths, False)
+        last.append(last_of_layer)
+    return input, [*torch.stack(last, dim=1)]
+
+
+library.define(
+    "scan_layers(str recurrence, Tensor input, Tensor[] states, Tensor[] parameters,"
+    " Tensor? lengths) -> (Tensor output, Tensor[] last)"
+)
+layers_operator = torch.ops.brc_pytorch.scan_layers.default
+library.impl("scan_layers", _scan_layers, "CompositeExplicitAutograd")
+torch.library.register_fake("brc_pytorch::scan_layers", _scan_layers_fake, lib=library)
+
+
+def scan_layers(
+    recurrence: str,
+    input: Tensor,
+    states: tuple[Tensor, ...],
+    layers: Sequence[Sequence[Tensor]],
+    lengths: Tensor | None = None,
+) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+    """Run layers of one recurrence in one call, each taking the outputs of the one before.
+
+    Args:
+        recurrence: its name, ``"brc"`` or ``"nbrc"``.
+        input: x_1 to x_T, (T, B, I), T > 0.
+        states: the states before the first step, each (L, B, H).
+        layers: for each layer its parameters gate by gate, those of the first taking I inputs,
+            those of the others H. Of the bistable cells: U_c, U_a, U, each (I, H); w_c, w_a, each
+            (H), or W_c, W_a, each (H, H); and the biases b_c, b_a (and the candidate's), each (H),
+            or none.
+        lengths: how many steps of each row are data, (B) integers. Default: all T.
+
+    Returns:
+        The last layer's output (T, B, H) and the last states of all layers, each (L, B, H); or None
+        where nothing is gained over :func:`scan` of each: where gradients are wanted, or the
+        backend has no such call, or layers differ in the number of their parameters.
+
+    Raises:
+        ValueError: an argument has the wrong shape, dtype (outside autocast) or device.
+        RuntimeError: the backend asked for by name cannot run on this device.
+    """
+    if (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or transforms_are_active()
+        or forward_ad._current_level >= 0  # noqa: SLF001 - nothing public tells
+    ):
+        return None
+    if choice.forced is None:
+        backend = choice.chosen.get((input.device.type, recurrence), REFERENCE)
+    else:
+        backend = chosen_backend(input, recurrence)
+    if backend.layers is None or input.dtype not in backend.dtypes:
+        return None
+    parameters: list[Tensor] = []
+    for layer in layers:
+        if len(layer) != len(layers[0]):
+            return None
+        parameters += layer
+    output, last = layers_operator(recurrence, input, states, parameters, lengths)
+    return output, tuple(last)
