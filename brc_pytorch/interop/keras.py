@@ -31,7 +31,7 @@ def load_keras_weights(module: nn.Module, weights: Sequence[Any]) -> None:
 
     Example:
         >>> from brc_pytorch import NBRC
-        >>> from brc_pytorch.layers.keras import keras_weights, load_keras_weights
+        >>> from brc_pytorch.interop.keras import keras_weights, load_keras_weights
         >>> source, target = NBRC(3, 5), NBRC(3, 5)
         >>> load_keras_weights(target, keras_weights(source))
         >>> bool((source.cells[0].memoryz == target.cells[0].memoryz).all())

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from brc_pytorch import BRC, NBRC
-from brc_pytorch.onnx import translations
+from brc_pytorch.interop.onnx import translations
 from brc_pytorch.ops import backends
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from brc_pytorch import BRC, NBRC, BistableRecurrentCell, NeuromodulatedBistableRecurrentCell
-from brc_pytorch.layers.keras import keras_weights, load_keras_weights
+from brc_pytorch.interop.keras import keras_weights, load_keras_weights
 
 
 def authors_step(weights, x, h, neuromodulated):

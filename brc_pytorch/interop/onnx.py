@@ -26,22 +26,22 @@ def _brc(
     one,
     directions: Sequence[int],
 ) -> tuple[FLOAT, FLOAT]:
-    drives = op.Add(op.MatMul(input, kernel), bias)
+    projected = op.Add(op.MatMul(input, kernel), bias)
     w_c, w_a = op.Split(memory, num_outputs=2, axis=-1)
 
     @graph()
-    def step(state, drive):
-        drive_c, drive_a, drive_candidate = op.Split(drive, num_outputs=3, axis=-1)
-        c = op.Sigmoid(op.Add(drive_c, op.Mul(w_c, state)))
-        a = op.Add(one, op.Tanh(op.Add(drive_a, op.Mul(w_a, state))))
-        candidate = op.Tanh(op.Add(drive_candidate, op.Mul(a, state)))
+    def step(state, inputs):
+        input_c, input_a, input_candidate = op.Split(inputs, num_outputs=3, axis=-1)
+        c = op.Sigmoid(op.Add(input_c, op.Mul(w_c, state)))
+        a = op.Add(one, op.Tanh(op.Add(input_a, op.Mul(w_a, state))))
+        candidate = op.Tanh(op.Add(input_candidate, op.Mul(a, state)))
         updated = op.Add(op.Mul(c, state), op.Mul(op.Sub(one, c), candidate))
         output = op.Identity(updated)
         return updated, output
 
     last, outputs = op.Scan(
         h_0,
-        drives,
+        projected,
         body=step,
         num_scan_inputs=1,
         scan_input_directions=directions,
@@ -60,28 +60,32 @@ def _nbrc(
     one,
     directions: Sequence[int],
 ) -> tuple[FLOAT, FLOAT]:
-    drives = op.Add(op.MatMul(input, kernel), bias)
+    projected = op.Add(op.MatMul(input, kernel), bias)
 
     @graph()
-    def step(state, drive):
-        drive_c, drive_a, drive_candidate = op.Split(drive, num_outputs=3, axis=-1)
+    def step(state, inputs):
+        input_c, input_a, input_candidate = op.Split(inputs, num_outputs=3, axis=-1)
         feedback_c, feedback_a = op.Split(op.MatMul(state, memory), num_outputs=2, axis=-1)
-        c = op.Sigmoid(op.Add(drive_c, feedback_c))
-        a = op.Add(one, op.Tanh(op.Add(drive_a, feedback_a)))
-        candidate = op.Tanh(op.Add(drive_candidate, op.Mul(a, state)))
+        c = op.Sigmoid(op.Add(input_c, feedback_c))
+        a = op.Add(one, op.Tanh(op.Add(input_a, feedback_a)))
+        candidate = op.Tanh(op.Add(input_candidate, op.Mul(a, state)))
         updated = op.Add(op.Mul(c, state), op.Mul(op.Sub(one, c), candidate))
         output = op.Identity(updated)
         return updated, output
 
     last, outputs = op.Scan(
         h_0,
-        drives,
+        projected,
         body=step,
         num_scan_inputs=1,
         scan_input_directions=directions,
         scan_output_directions=directions,
     )
     return outputs, last
+
+
+# Each form is written out: ONNX Runtime infers no shapes through a function that a Scan calls.
+_FORMS = {"brc": _brc, "nbrc": _nbrc}
 
 
 def _scan(
@@ -98,15 +102,16 @@ def _scan(
         raise NotImplementedError("lengths: packed sequences cannot be exported to ONNX")
     kernel, memory, *bias = parameters
     one = op.CastLike(op.Constant(value_float=1.0), input)
-    drive_bias = op.CastLike(op.Constant(value_float=0.0), input)
+    projected_bias = op.CastLike(op.Constant(value_float=0.0), input)
     if bias:
         candidate = kernel.shape[-1] - bias[0].shape[-1]  # a bias of b_c and b_a has none for it
-        drive_bias = op.Pad(bias[0], op.Constant(value_ints=[0, candidate]))
-    form = {"brc": _brc, "nbrc": _nbrc}[recurrence]
+        projected_bias = op.Pad(bias[0], op.Constant(value_ints=[0, candidate]))
     first = op.Constant(value_ints=[0])
     h_0 = op.Squeeze(states, first)
     directions = [1 if reverse else 0]
-    output, last = form(input, h_0, kernel, memory, drive_bias, one, directions=directions)
+    output, last = _FORMS[recurrence](
+        input, h_0, kernel, memory, projected_bias, one, directions=directions
+    )
     saved = op.CastLike(op.ConstantOfShape(first), input)
     return output, op.Unsqueeze(last, first), saved
 
@@ -120,7 +125,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     Example:
         >>> import torch
         >>> from brc_pytorch import NBRC
-        >>> from brc_pytorch.onnx import translations
+        >>> from brc_pytorch.interop.onnx import translations
         >>> program = torch.onnx.export(
         ...     NBRC(8, 32).eval(),
         ...     (torch.randn(10, 2, 8),),

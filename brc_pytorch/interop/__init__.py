@@ -1,0 +1,1 @@
+"""Floor 3: weights and programs to and from other frameworks."""
