@@ -275,52 +275,6 @@ def test_an_overridden_forward_is_what_runs(base):
     )
 
 
-def test_a_users_scan_is_used():
-    class Cumulative(LeakyCell):
-        def scan(self, input, state, lengths, reverse):
-            assert lengths is None
-            assert not reverse
-            output = state + input[..., :1].cumsum(0).expand(-1, -1, 5)
-            return output, output[-1]
-
-    rnn = MultiLayerBase("RNN", [Cumulative(3, 5)], 5, return_sequences=True)
-    x = torch.ones(2, 4, 3)
-    assert rnn(x)[0][0, :, 0].tolist() == [1, 2, 3, 4]
-
-
-def test_a_users_scan_is_used_where_all_layers_could_run_at_once():
-    class Silent(NeuromodulatedBistableRecurrentCell):
-        def scan(self, input, state=None, lengths=None, reverse=False):
-            output, last = super().scan(input, state, lengths, reverse)
-            return torch.zeros_like(output), last
-
-    rnn = MultiLayerBase("nBRC", [Silent(3, 5), Silent(5, 5)], 5, return_sequences=True)
-    x = torch.randn(2, 4, 3)
-    with torch.no_grad():
-        assert not rnn(x)[0].any()
-        plain = MultiLayerBase(
-            "nBRC", [NeuromodulatedBistableRecurrentCell(3, 5)], 5, return_sequences=True
-        )
-        plain.cells[0].scan = lambda *_: (torch.ones(4, 2, 5), torch.ones(2, 5))
-        assert (plain(x)[0] == 1).all()
-
-
-def test_a_users_scan_of_all_layers_is_used():
-    class Cumulative(LeakyCell):
-        @staticmethod
-        def scan_layers(cells, input, states, lengths=None):
-            assert lengths is None
-            assert states.shape == (2, 2, 5)
-            output = len(cells) * input[..., :1].cumsum(0).expand(-1, -1, 5)
-            return output, states + output[-1]
-
-    cells = [Cumulative(3, 5), Cumulative(5, 5)]
-    rnn = MultiLayerBase("RNN", cells, 5, return_sequences=True)
-    output, last = rnn(torch.ones(2, 4, 3))
-    assert output[0, :, 0].tolist() == [2, 4, 6, 8]
-    assert (last == 8).all()
-
-
 def test_a_cell_may_serve_several_layers():
     shared = nn.GRUCell(5, 5)
     rnn = MultiLayerBase("GRU", [shared, shared], 5, return_sequences=True)
@@ -462,71 +416,6 @@ def test_a_cell_of_another_size_than_it_was_said_to_have_is_refused():
 def test_bad_networks_are_refused(arguments, error, expected):
     with pytest.raises(error, match=expected):
         MultiLayerBase(*arguments)
-
-
-@pytest.mark.parametrize("name", ["GRU", "nBRC", "PeepholeLSTM"])
-@pytest.mark.parametrize(
-    ("x", "error", "expected"),
-    [
-        (torch.zeros(2, 4, 7), ValueError, r"input: expected shape \(\*, 3\), got"),
-        (torch.zeros(2, 4, 3, 1), ValueError, r"3, \(B, T, I\), got \(2, 4, 3, 1\)"),
-        (torch.zeros(3), ValueError, "input: expected 2 dimensions"),
-        (torch.zeros(2, 0, 3), RuntimeError, "sequence of at least one step, got none"),
-        (torch.zeros(2, 4, 3, dtype=torch.float64), ValueError, "input: expected dtype"),
-        (torch.zeros(2, 4, 3, device="meta"), ValueError, "input: expected device cpu"),
-    ],
-)
-def test_bad_input_is_named(name, x, error, expected):
-    with pytest.raises(error, match=expected):
-        network(name)(x)
-
-
-@pytest.mark.parametrize("name", ["GRU", "LSTM", "nBRC", "PeepholeLSTM"])
-@pytest.mark.parametrize(
-    ("state", "expected"),
-    [
-        (torch.zeros(1, 2, 5), r"expected shape \(2, 2, 5\), .*, got \(1, 2, 5\)"),
-        (torch.zeros(2, 2, 5, dtype=torch.float64), "expected dtype torch.float32"),
-        (torch.zeros(2, 2, 5, device="meta"), "expected device cpu"),
-    ],
-)
-def test_bad_states_are_named(name, state, expected):
-    rnn = network(name)
-    with pytest.raises(ValueError, match=f"state: {expected}"):
-        rnn(torch.zeros(2, 4, 3), (state, state) if rnn.mode == "LSTM" else state)
-
-
-def test_a_state_of_the_wrong_kind_is_named():
-    state = torch.zeros(2, 2, 5)
-    with pytest.raises(
-        ValueError, match="state: expected one tensor h_0 for mode 'GRU', got a tuple"
-    ):
-        network("GRU")(torch.zeros(2, 4, 3), (state, state))
-    with pytest.raises(ValueError, match=r"expected a pair \(h_0, c_0\) for mode 'LSTM', got one"):
-        network("LSTM")(torch.zeros(2, 4, 3), state)
-    with pytest.raises(ValueError, match=r"expected a pair .* for mode 'LSTM', got a list of 3"):
-        network("LSTM")(torch.zeros(2, 4, 3), [state] * 3)
-    with pytest.raises(ValueError, match="hidden_state: is another name of state, got both"):
-        network("GRU")(torch.zeros(2, 4, 3), state, hidden_state=state)
-
-
-@pytest.mark.parametrize("name", ["GRU", "nBRC"])
-def test_what_is_no_sequence_or_no_state_is_named(name):
-    rnn, x = network(name), torch.zeros(2, 4, 3)
-    with pytest.raises(TypeError, match="input: expected a tensor or a PackedSequence, got a list"):
-        rnn([[1.0, 2.0, 3.0]])
-    with pytest.raises(ValueError, match=r"state: expected one tensor h_0 .*, got a float"):
-        rnn(x, 1.0)
-    with pytest.raises(
-        ValueError, match=r"state: expected 2 dimensions, .*sequence \(T, I\), got \(2, 1, 5\)"
-    ):
-        rnn(x[0], torch.zeros(2, 1, 5))
-    packed = pack_padded_sequence(x[..., 0], [4, 2], batch_first=True)  # without features
-    with pytest.raises(ValueError, match=r"input: expected packed data of .* got \(6,\)"):
-        rnn(packed)
-    packed = pack_padded_sequence(x, [4, 2], batch_first=True, enforce_sorted=False)
-    with pytest.raises(ValueError, match=r"state: expected shape \(2, 2, 5\), .* got \(2, 5\)"):
-        rnn(packed, torch.zeros(2, 5))
 
 
 def test_representation_shows_what_differs():

@@ -141,6 +141,51 @@ def test_a_cell_without_gates_is_named(cell):
         rnn.gates(torch.randn(2, 4, 3))
 
 
+def test_a_users_scan_is_used():
+    class Cumulative(nn.Module):
+        def scan(self, input, state, lengths, reverse):
+            assert lengths is None
+            assert not reverse
+            output = state + input[..., :1].cumsum(0).expand(-1, -1, 5)
+            return output, output[-1]
+
+    rnn = MultiLayerBase("RNN", [Cumulative()], 5, return_sequences=True)
+    x = torch.ones(2, 4, 3)
+    assert rnn(x)[0][0, :, 0].tolist() == [1, 2, 3, 4]
+
+
+def test_a_users_scan_is_used_where_all_layers_could_run_at_once():
+    class Silent(NeuromodulatedBistableRecurrentCell):
+        def scan(self, input, state=None, lengths=None, reverse=False):
+            output, last = super().scan(input, state, lengths, reverse)
+            return torch.zeros_like(output), last
+
+    rnn = MultiLayerBase("nBRC", [Silent(3, 5), Silent(5, 5)], 5, return_sequences=True)
+    x = torch.randn(2, 4, 3)
+    with torch.no_grad():
+        assert not rnn(x)[0].any()
+        plain = MultiLayerBase(
+            "nBRC", [NeuromodulatedBistableRecurrentCell(3, 5)], 5, return_sequences=True
+        )
+        plain.cells[0].scan = lambda *_: (torch.ones(4, 2, 5), torch.ones(2, 5))
+        assert (plain(x)[0] == 1).all()
+
+
+def test_a_users_scan_of_all_layers_is_used():
+    class Cumulative(nn.Module):
+        @staticmethod
+        def scan_layers(cells, input, states, lengths=None):
+            assert lengths is None
+            assert states.shape == (2, 2, 5)
+            output = len(cells) * input[..., :1].cumsum(0).expand(-1, -1, 5)
+            return output, states + output[-1]
+
+    rnn = MultiLayerBase("RNN", [Cumulative(), Cumulative()], 5, return_sequences=True)
+    output, last = rnn(torch.ones(2, 4, 3))
+    assert output[0, :, 0].tolist() == [2, 4, 6, 8]
+    assert (last == 8).all()
+
+
 @pytest.mark.parametrize("network_type", [BRC, NBRC])
 def test_training_does_not_ask_for_the_way_without_gradients(network_type, monkeypatch):
     asked = []
