@@ -10,8 +10,8 @@
 #include <new>
 #include <vector>
 
-#include "check.h"
-#include "problem.h"
+#include "tests/check.h"
+#include "tests/problem.h"
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -165,7 +165,7 @@ void check_allocations(Checks& checks, const Case& c) {
       for (std::int64_t n = 0;; ++n) {
         Results<float> results = expected;
         std::vector<float> last(std::size_t(c.batch * c.hidden_size));
-        std::vector<float> gates(std::size_t(c.kept_steps * c.batch * 2 * c.hidden_size));
+        std::vector<float> gates(std::size_t(c.saved_steps * c.batch * 2 * c.hidden_size));
         brc_forward(&layer, 1, results.output.data(), last.data(), gates.data());
         const brc_gradients gradients =
             problem.describe_gradients(results.output, gates, results.gradients);
@@ -199,8 +199,8 @@ void check_sizes(Checks& checks) {
     for (int options = 0; options < 4; ++options) {
       brc_layer layer{};
       layer.steps = steps, layer.batch = batch, layer.input_size = input;
-      layer.hidden_size = hidden, layer.kept_steps = steps, layer.threads = 3;
-      layer.full_memory = options & 1, layer.is_double = options >> 1;
+      layer.hidden_size = hidden, layer.saved_steps = steps, layer.threads = 3;
+      layer.cell = options & 1, layer.is_double = options >> 1;
       const brc_gradients gradients{};
       const Environment own = environment();
       const int forward = brc_forward(&layer, 1, nullptr, nullptr, nullptr);

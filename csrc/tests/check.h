@@ -2,26 +2,22 @@
 
 #pragma once
 
-#include <cstdarg>
-#include <cstdio>
-
 namespace brc::tests {
 
 struct Checks {
   int passed = 0, failed = 0;
 
   // Counts one check; says what failed, in the words and numbers given.
-  [[gnu::format(printf, 3, 4)]] bool that(bool holds, const char* format, ...) {
-    ++(holds ? passed : failed);
-    if (holds) return true;
-    std::va_list arguments;
-    va_start(arguments, format);
-    std::printf("failed: ");
-    std::vprintf(format, arguments);
-    std::printf("\n");
-    va_end(arguments);
-    return false;
-  }
+  [[gnu::format(printf, 3, 4)]] bool that(bool holds, const char* format, ...);
 };
+
+int instruction_set_count();
+
+// One function for each room.
+void test_abi(Checks&);
+void test_schedule(Checks&);
+void test_simd(Checks&);
+void test_cells(Checks&);
+void test_passes(Checks&);
 
 }  // namespace brc::tests

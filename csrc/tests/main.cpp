@@ -1,21 +1,63 @@
 // Runs the tests of the rooms that are named, or of all of them.
 
+#include <cstdarg>
 #include <cstdio>
 #include <cstring>
 
-#include "check.h"
+#include "abi/instruction_sets.h"
+#include "tests/arithmetic.h"
+#include "tests/check.h"
 
-namespace brc::tests {
+namespace brc {
 
-void test_abi(Checks&);
-void test_passes(Checks&);
+// clang-format off
+#ifdef BRC_X86
+namespace avx512 { extern const tests::AllArithmetic arithmetic; }
+namespace avx2 { extern const tests::AllArithmetic arithmetic; }
+#endif
+namespace baseline { extern const tests::AllArithmetic arithmetic; }
+// clang-format on
+
+namespace tests {
+
+bool Checks::that(bool holds, const char* format, ...) {
+  ++(holds ? passed : failed);
+  if (holds) return true;
+  std::va_list arguments;
+  va_start(arguments, format);
+  std::printf("failed: ");
+  std::vprintf(format, arguments);
+  std::printf("\n");
+  va_end(arguments);
+  return false;
+}
+
+int instruction_set_count() {
+  int count = 1;
+  for (const char* c = instruction_sets().names; *c; ++c) count += *c == ',';
+  return count;
+}
+
+const AllArithmetic& arithmetic(int instruction_set) {
+#ifdef BRC_X86
+  const AllArithmetic* const all[] = {&avx512::arithmetic, &avx2::arithmetic,
+                                      &baseline::arithmetic};
+  return *all[3 - instruction_set_count() + instruction_set];
+#else
+  return (void)instruction_set, baseline::arithmetic;
+#endif
+}
 
 namespace {
 
 constexpr struct {
   const char* name;
   void (*run)(Checks&);
-} rooms[] = {{"abi", test_abi}, {"passes", test_passes}};
+} rooms[] = {{"abi", test_abi},
+             {"schedule", test_schedule},
+             {"simd", test_simd},
+             {"cells", test_cells},
+             {"passes", test_passes}};
 
 bool run(const char* name, Checks& checks) {
   bool found = false;
@@ -32,7 +74,8 @@ bool run(const char* name, Checks& checks) {
 }
 
 }  // namespace
-}  // namespace brc::tests
+}  // namespace tests
+}  // namespace brc
 
 int main(int count, char** names) {
   brc::tests::Checks checks;

@@ -2,25 +2,32 @@
 // quotient along a random direction; any rows, layers and threads give the same bits.
 
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <string>
 #include <vector>
 
-#include "check.h"
-#include "problem.h"
+#include "tests/check.h"
+#include "tests/problem.h"
 
 namespace brc::tests {
 namespace {
 
 template <class T>
-bool check(const Case& c, int instruction_set, int threads) {
+void check(Checks& checks, const char* name, const Case& c, int instruction_set, int threads) {
   const double tolerance = sizeof(T) == 8 ? 1e-6 : 2e-3;
   Problem<T> problem(c, 1);
   std::vector<T> output, expected;
   const auto gradients = problem.run(instruction_set, threads, output);
   problem.loss(&expected);
+  std::size_t worst = 0;
   for (std::size_t i = 0; i < output.size(); ++i)
-    if (!(std::abs(output[i] - expected[i]) < tolerance)) return false;
+    if (!(std::abs(output[i] - expected[i]) <= std::abs(output[worst] - expected[worst])))
+      worst = i;
+  if (!output.empty())
+    checks.that(std::abs(output[worst] - expected[worst]) < tolerance,
+                "%s: output %zu is %g, not %g", name, worst, double(output[worst]),
+                double(expected[worst]));
 
   // The equations run in double, so the difference quotient is precise for float inputs too.
   const double step = sizeof(T) == 8 ? 1e-6 : 1e-3;
@@ -37,13 +44,15 @@ bool check(const Case& c, int instruction_set, int threads) {
     for (std::size_t i = 0; i < gradients[k].size(); ++i)
       predicted += double(gradients[k][i]) * direction.inputs[k][i];
   const double measured = (losses[1] - losses[0]) / (2 * step);
-  return std::abs(predicted - measured) < 50 * tolerance * (1 + std::abs(measured));
+  checks.that(std::abs(predicted - measured) < 50 * tolerance * (1 + std::abs(measured)),
+              "%s: the gradients say %g along a direction, the difference quotient %g", name,
+              predicted, measured);
 }
 
 // Three layers at once give the same bits as one after the other, for any number of threads.
 template <class T>
-bool check_layers(Case c, int instruction_set, int threads) {
-  c.kept_steps = 0;
+void check_layers(Checks& checks, const char* name, Case c, int instruction_set, int threads) {
+  c.saved_steps = 0;
   const std::int64_t B = c.batch, H = c.hidden_size;
   constexpr int count = 3;
   std::vector<Problem<T>> problems{{c, 1}};
@@ -63,7 +72,8 @@ bool check_layers(Case c, int instruction_set, int threads) {
   }
   if (brc_forward(layers.data(), count, output.data(), last.data(), nullptr))
     throw std::bad_alloc();
-  return output == expected && last == last_in_turn;
+  checks.that(output == expected, "%s: three layers at once have other outputs", name);
+  checks.that(last == last_in_turn, "%s: three layers at once have other last states", name);
 }
 
 }  // namespace
@@ -84,10 +94,14 @@ void test_passes(Checks& checks) {
                      bool(options & 4), options & 8 ? steps : steps * (options % 3) / 3,
                      options % 3 + (options % 3 == 1)};
         if (hidden >= 64 && options % 5) continue;  // takes long
-        const bool ok = check<float>(c, set, 64) && check<double>(c, set, 3) &&
-                        check_layers<float>(c, set, 5) && check_layers<double>(c, set, 64);
-        checks.that(ok, "instruction set %d of %s, T %ld B %ld I %ld H %ld, options %d", set,
-                    names.c_str(), long(steps), long(batch), long(input), long(hidden), options);
+        char name[160];
+        std::snprintf(name, sizeof name,
+                      "instruction set %d of %s, T %ld B %ld I %ld H %ld, options %d", set,
+                      names.c_str(), long(steps), long(batch), long(input), long(hidden), options);
+        check<float>(checks, name, c, set, 64);
+        check<double>(checks, name, c, set, 3);
+        check_layers<float>(checks, name, c, set, 5);
+        check_layers<double>(checks, name, c, set, 64);
       }
 }
 

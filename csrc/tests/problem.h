@@ -11,14 +11,14 @@
 #include <random>
 #include <vector>
 
-#include "brc.h"
+#include "abi/brc.h"
 
 namespace brc::tests {
 
 struct Case {
   std::int64_t steps, batch, input_size, hidden_size;
   bool full_memory, reverse, with_lengths;
-  std::int64_t kept_steps;
+  std::int64_t saved_steps;
   int bias_gates;
 };
 
@@ -93,11 +93,11 @@ struct Problem {
     const auto bias = [&](int gate) {
       return gate < c.bias_gates ? inputs[4].data() + gate * H : nullptr;
     };
-    return {c.steps, B, I, H, {B * I, I, 1}, inputs[0].data(), inputs[1].data(),
+    return {c.steps, B, I, H, {B * I, I, 1}, inputs[0].data(), {inputs[1].data()},
             {inputs[2].data(), inputs[2].data() + H, inputs[2].data() + 2 * H},
             {inputs[3].data(), inputs[3].data() + H},
-            {bias(0), bias(1), bias(2)},
-            3 * H, 2 * H, c.with_lengths ? lengths.data() : nullptr, c.kept_steps,
+            {bias(0), bias(1), bias(2)}, {},
+            3 * H, 2 * H, c.with_lengths ? lengths.data() : nullptr, c.saved_steps,
             c.full_memory, sizeof(T) == 8, c.reverse, threads, instruction_set};
   }
 
@@ -109,7 +109,7 @@ struct Problem {
             cotangent_output.data(), {B * H, H, 1}, cotangent_last.data(),
             gradients[0].data(), {B * I, I, 1}, gradients[1].data(),
             gradients[2].data(), gradients[3].data(),
-            c.bias_gates ? gradients[4].data() : nullptr};
+            c.bias_gates ? gradients[4].data() : nullptr, nullptr};
   }
 
   // Runs both passes; returns the gradients, in the order of `inputs`.
@@ -118,7 +118,7 @@ struct Problem {
     const brc_layer layer = describe(instruction_set, threads);
     const T nan = std::numeric_limits<T>::quiet_NaN();
     output.assign(c.steps * B * H, nan);
-    std::vector<T> last(B * H, nan), gates(c.kept_steps * B * 2 * H, nan);
+    std::vector<T> last(B * H, nan), gates(c.saved_steps * B * 2 * H, nan);
     std::vector<std::vector<T>> gradients;
     for (const auto& input : inputs) gradients.emplace_back(input.size(), nan);
     const brc_gradients arguments = describe_gradients(output, gates, gradients);

@@ -21,6 +21,7 @@ _CHEAP_GATES = 64
 # Where the input's part of the gates is that cheap and the state's is not, those of half the steps
 # are: (T, B, H) less to hold, for a few per cent of the time. Fewer units than these take more.
 _UNITS_TO_HALVE = 96
+_PARAMETERS = 4  # of the C interface: kernel, memory, bias, the memory's bias
 
 
 def _saved_shape(call: Call) -> tuple[int, ...]:
@@ -61,10 +62,10 @@ def _describe(call: Call, kept_steps: int) -> tuple[interface.Layer, list[Tensor
         hidden,
         input.stride(),
         input.data_ptr(),
-        states.data_ptr(),
+        (states.data_ptr(),),
         *pointers,
-        3 * hidden,
-        2 * hidden,
+        *[()] * (_PARAMETERS - len(pointers)),
+        *(parameter.shape[-1] for parameter in parameters[:2]),  # how far rows lie apart
         None if lengths is None else lengths.data_ptr(),
         kept_steps,
         interface.CELLS[recurrence.name],
@@ -162,8 +163,9 @@ def _layers(
             hidden,
             strides,
             address,
-            first_state + layer * state_size,
+            (first_state + layer * state_size,),
             *of_parameters,
+            *[()] * (_PARAMETERS - len(of_parameters)),
             *shared,
         )
     if interface.kernels.brc_forward(  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""The kernels' C interface, seen from Python: ``csrc/brc.h``.
+"""The kernels' C interface, seen from Python: ``csrc/abi/brc.h``.
 
 It is a plain one over raw pointers, so that one binary serves every version of torch.
 """
@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_GATES, _STATES = 4, 2  # of any cell, at most
+
 
 class Layer(ctypes.Structure):
-    """``brc_layer`` of csrc/brc.h."""
+    """``brc_layer`` of csrc/abi/brc.h."""
 
     _fields_ = (
         ("steps", ctypes.c_int64),
@@ -20,15 +22,16 @@ class Layer(ctypes.Structure):
         ("hidden_size", ctypes.c_int64),
         ("input_strides", ctypes.c_int64 * 3),
         ("input", ctypes.c_void_p),
-        ("h_0", ctypes.c_void_p),
-        ("kernel", ctypes.c_void_p * 3),
-        ("memory", ctypes.c_void_p * 2),
-        ("bias", ctypes.c_void_p * 3),
+        ("initial_states", ctypes.c_void_p * _STATES),
+        ("kernel", ctypes.c_void_p * _GATES),
+        ("memory", ctypes.c_void_p * _GATES),
+        ("bias", ctypes.c_void_p * _GATES),
+        ("memory_bias", ctypes.c_void_p * _GATES),
         ("kernel_stride", ctypes.c_int64),
         ("memory_stride", ctypes.c_int64),
         ("lengths", ctypes.c_void_p),
-        ("kept_steps", ctypes.c_int64),
-        ("full_memory", ctypes.c_int32),
+        ("saved_steps", ctypes.c_int64),
+        ("cell", ctypes.c_int32),
         ("is_double", ctypes.c_int32),
         ("reverse", ctypes.c_int32),
         ("threads", ctypes.c_int32),
@@ -37,25 +40,22 @@ class Layer(ctypes.Structure):
 
 
 class Gradients(ctypes.Structure):
-    """``brc_gradients`` of csrc/brc.h."""
+    """``brc_gradients`` of csrc/abi/brc.h."""
 
     _fields_ = (
         ("output", ctypes.c_void_p),
-        ("gates", ctypes.c_void_p),
+        ("saved", ctypes.c_void_p),
         ("grad_output", ctypes.c_void_p),
         ("grad_output_strides", ctypes.c_int64 * 3),
         ("grad_last", ctypes.c_void_p),
         ("grad_input", ctypes.c_void_p),
         ("grad_input_strides", ctypes.c_int64 * 3),
-        ("grad_h_0", ctypes.c_void_p),
+        ("grad_initial_states", ctypes.c_void_p),
         ("grad_kernel", ctypes.c_void_p),
         ("grad_memory", ctypes.c_void_p),
         ("grad_bias", ctypes.c_void_p),
+        ("grad_memory_bias", ctypes.c_void_p),
     )
-
-
-# The recurrences that the kernels compute, each with the number by which they know it.
-CELLS = {"brc": 0, "nbrc": 1}
 
 
 def _load() -> ctypes.CDLL | None:
@@ -66,6 +66,7 @@ def _load() -> ctypes.CDLL | None:
     for path in (path for folder in folders for path in folder.glob("*brc_cpu.*")):
         library = ctypes.CDLL(str(path))
         pointer = ctypes.c_void_p
+        library.brc_cells.restype = ctypes.c_char_p
         library.brc_instruction_sets.restype = ctypes.c_char_p
         library.brc_forward.argtypes = (
             ctypes.POINTER(Layer),
@@ -79,6 +80,12 @@ def _load() -> ctypes.CDLL | None:
 
 kernels = _load()
 _names = kernels.brc_instruction_sets().decode().split(",") if kernels else []
+# The recurrences that the kernels compute, each with the number by which they know it.
+CELLS = (
+    {name: number for number, name in enumerate(kernels.brc_cells().decode().split(","))}
+    if kernels
+    else {}
+)
 
 
 class _Chosen:

@@ -5,7 +5,7 @@
 
 #pragma once
 
-#include "simd.h"
+#include "simd/vector.h"
 
 namespace brc::BRC_ISA {
 

@@ -1,64 +1,12 @@
-// What both passes share: sizes, scratch memory, and copies of a few steps of the tensors into dense
-// buffers. Strides, direction and row lengths are dealt with here and in the passes' loops over
+// Copies of a few steps of the tensors into dense buffers, and back. Strides, direction and row lengths are dealt with here and in the passes' loops over
 // rows; the arithmetic sees dense rows, padded to whole vectors.
 
 #pragma once
 
-#include <new>
-
-#include "pass.h"
-#include "simd.h"
+#include "schedule/pass.h"
+#include "simd/vector.h"
 
 namespace brc::BRC_ISA {
-
-// Lays buffers out one after the other; without memory it only adds up their size.
-class Arena {
- public:
-  explicit Arena(void* memory) : memory_(static_cast<char*>(memory)) {}
-  // A buffer of that many rows by columns by whatever else; std::bad_alloc where the size of all
-  // buffers so far is no number of 64 bits.
-  template <class T, class... Sizes>
-  T* take(Sizes... sizes) {
-    int64_t bytes = sizeof(T), end = 0;
-    const bool is_too_large = (__builtin_mul_overflow(bytes, int64_t(sizes), &bytes) || ...) ||
-                              __builtin_add_overflow(bytes, used_ + 63, &end);
-    if (is_too_large) throw std::bad_alloc();
-    T* const buffer = memory_ ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
-    used_ = end / 64 * 64;
-    return buffer;
-  }
-  size_t used() const { return size_t(used_); }
-
- private:
-  char* memory_;
-  int64_t used_ = 0;
-};
-
-// Sizes of a pass over some batch rows. A position counts steps in the order they are taken.
-template <class T>
-struct Plan {
-  int64_t rows;       // n, batch rows
-  int64_t input;      // I
-  int64_t hidden;     // H
-  int64_t ld_input;   // row of inputs, >= I
-  int64_t ld_state;   // P, row of states and columns of one gate: those from H on stay zero
-  int64_t ld_gates;   // row of three gates, >= 3P
-  int64_t positions;  // S, positions handled at a time, so that their buffers stay in cache
-
-  Plan(const brc_layer& layer, Range block, int64_t longest_chunk)
-      : rows(block.last - block.first),
-        input(layer.input_size),
-        hidden(layer.hidden_size),
-        ld_input(padded<T>(input)),
-        ld_state(padded<T>(hidden)),
-        ld_gates(padded<T>(3 * ld_state)) {
-    // Enough rows that a product amortises its ends, few enough for a core's second-level cache.
-    constexpr int64_t rows_at_a_time = 256;
-    const int64_t steps = rows ? (rows_at_a_time + rows - 1) / rows : 1;
-    positions = steps < longest_chunk ? steps : longest_chunk;
-  }
-  Plan(const brc_layer& layer, Range block) : Plan(layer, block, layer.steps) {}
-};
 
 // Where the steps and rows of one pass are in the tensors.
 struct Sequence {
@@ -68,10 +16,11 @@ struct Sequence {
   int64_t time(int64_t position) const {
     return layer.reverse ? layer.steps - 1 - position : position;
   }
-  bool keeps_gates(int64_t position) const { return position >= layer.steps - layer.kept_steps; }
-  // The step of a position among those whose gates are kept.
-  int64_t kept_time(int64_t position) const {
-    return layer.reverse ? time(position) : time(position) - (layer.steps - layer.kept_steps);
+  bool is_saved(int64_t position) const { return position >= layer.steps - layer.saved_steps; }
+  // The first number of a position among what is saved, `width` numbers a row and step.
+  int64_t saved_offset(int64_t position, int64_t width) const {
+    const int64_t skipped = layer.reverse ? 0 : layer.steps - layer.saved_steps;
+    return ((time(position) - skipped) * layer.batch + rows.first) * width;
   }
   bool is_data(int64_t position, int64_t row) const {
     return !layer.lengths || time(position) < layer.lengths[rows.first + row];

@@ -1,0 +1,124 @@
+// The parameters as the products want them, and the arguments of the gates computed from them.
+
+#pragma once
+
+#include "passes/plan.h"
+#include "passes/sequence.h"
+#include "simd/product.h"
+
+namespace brc::BRC_ISA {
+
+// Packs the gates' parameters, (K, H) each, side by side as a right factor (K, gates * P); the
+// columns that pad a gate from H to P are zero.
+template <class T, class Plan>
+void pack(int64_t K, int64_t gates, const Plan& plan, const void* const* parameters, int64_t stride,
+          T* packed) {
+  const int64_t H = plan.hidden, P = plan.width;
+  for_each_panel<T>(gates * P, [&](auto width, auto vectors, int64_t first) {
+    constexpr int64_t columns = width.value * vectors.value;
+    if (H < P || first + columns > gates * P)
+      std::memset(packed, 0, size_t(K * columns) * sizeof(T));
+    for (int64_t column = first, end = first; column < first + columns; column = end) {
+      const int64_t gate = column / P, unit = column % P;  // up to `end` they are of one gate
+      end = (gate + 1) * P < first + columns ? (gate + 1) * P : first + columns;
+      if (gate == gates) break;  // the panel's own padding
+      const int64_t units = H - unit < end - column ? H - unit : end - column;
+      const T* const parameter = static_cast<const T*>(parameters[gate]) + unit;
+      for (int64_t k = 0; k < K && units > 0; ++k)
+        std::memcpy(packed + k * columns + column - first, parameter + k * stride,
+                    size_t(units) * sizeof(T));
+    }
+    packed += K * columns;
+  });
+}
+
+// Packs its transpose (gates * P, K); the rows that pad a gate are zero.
+template <class T, class Plan>
+void pack_transposed(int64_t K, int64_t gates, const Plan& plan, const void* const* parameters,
+                     int64_t stride, T* packed) {
+  const int64_t H = plan.hidden, P = plan.width;
+  for_each_panel<T>(K, [&](auto width, auto vectors, int64_t first) {
+    constexpr int64_t columns = width.value * vectors.value;
+    std::memset(packed, 0, size_t(gates * P * columns) * sizeof(T));
+    for (int64_t i = 0; i < columns && first + i < K; ++i)
+      for (int64_t gate = 0; gate < gates; ++gate) {
+        const T* const parameter = static_cast<const T*>(parameters[gate]) + (first + i) * stride;
+        for (int64_t unit = 0; unit < H; ++unit)
+          packed[(gate * P + unit) * columns + i] = parameter[unit];
+      }
+    packed += gates * P * columns;
+  });
+}
+
+// The right factors and vectors of the forward pass.
+template <class T, class Cell>
+struct Weights {
+  static constexpr CellShape shape = Cell::shape;
+  T* kernel;  // packed (I, input gates * P)
+  T* memory;  // matrix: packed (H, memory gates * P); otherwise (memory gates * P)
+  T* bias;    // (ld_arguments), zero where there is none
+
+  Weights(Arena& arena, const Plan<T, Cell>& plan)
+      : kernel(arena.take<T>(plan.input, plan.ld_kernel)),
+        memory(arena.take<T>(shape.memory_is_matrix ? plan.hidden : 1, plan.ld_memory)),
+        bias(arena.take<T>(plan.ld_arguments)) {}
+
+  void fill(const brc_layer& layer, const Plan<T, Cell>& plan) const {
+    const int64_t H = plan.hidden, P = plan.width;
+    pack(plan.input, shape.input_gates, plan, layer.kernel, layer.kernel_stride, kernel);
+    if constexpr (shape.memory_is_matrix)
+      pack(H, shape.memory_gates, plan, layer.memory, layer.memory_stride, memory);
+    else
+      for (int gate = 0; gate < shape.memory_gates; ++gate)
+        copy_row(H, static_cast<const T*>(layer.memory[gate]), 1, memory + gate * P, P);
+    for (int64_t j = 0; j < plan.ld_arguments; ++j) bias[j] = 0;
+    for (int gate = 0; gate < shape.input_gates; ++gate)
+      add(H, static_cast<const T*>(layer.bias[gate]), bias + gate * P);
+    for (int gate = 0; gate < shape.memory_gates; ++gate)
+      add(H, static_cast<const T*>(layer.memory_bias[gate]),
+          bias + (shape.first_memory_gate + gate) * P);
+  }
+
+  // The memory of the units from j on, where it is no matrix.
+  template <int N>
+  Vectors<T, N, shape.memory_gates> of_units(const Plan<T, Cell>& plan, int64_t j) const {
+    if constexpr (shape.memory_is_matrix) return {};
+    return load_all<N, shape.memory_gates>(memory + j, plan.width);
+  }
+
+ private:
+  static void add(int64_t count, const T* from, T* to) {
+    for (int64_t i = 0; from && i < count; ++i) to[i] += from[i];
+  }
+};
+
+// The arguments of `count` rows without the memory's part: x U + bias, (count, ld_arguments).
+template <class T, class Cell>
+void project(const Plan<T, Cell>& plan, const Weights<T, Cell>& weights, int64_t count,
+             const T* input, int64_t ld_input, T* arguments) {
+  constexpr CellShape shape = Cell::shape;
+  product<Left::rows, Right::packed>(count, shape.input_gates * plan.width, plan.input, input,
+                                     ld_input, weights.kernel, 0, weights.bias, 0, arguments,
+                                     plan.ld_arguments);
+  if constexpr (shape.gates > shape.input_gates) {
+    const int64_t first = shape.input_gates * plan.width;
+    for (int64_t r = 0; r < count; ++r)
+      std::memcpy(arguments + r * plan.ld_arguments + first, weights.bias + first,
+                  size_t(plan.ld_arguments - first) * sizeof(T));
+  }
+}
+
+// Adds the memory's part, h W, where it is a matrix.
+template <class T, class Cell>
+void add_memory(const Plan<T, Cell>& plan, const Weights<T, Cell>& weights, int64_t count,
+                const T* states, T* arguments) {
+  constexpr CellShape shape = Cell::shape;
+  if constexpr (shape.memory_is_matrix && shape.memory_gates > 0) {
+    T* const of_memory = arguments + shape.first_memory_gate * plan.width;
+    product<Left::rows, Right::packed>(count, shape.memory_gates * plan.width, plan.hidden, states,
+                                       plan.ld_states, weights.memory, 0, of_memory,
+                                       plan.ld_arguments, of_memory, plan.ld_arguments);
+  }
+}
+
+}  // namespace brc::BRC_ISA
