@@ -128,7 +128,10 @@ def fuzz(seed: int, calls: int, jobs: int) -> dict[str, object]:
             total.good += found.good
             total.bad |= found.bad
             for number, outcome in found.bad.items():
-                print(f"{number}: {outcome}\n  python -m tests.fuzz --call '{draw(seed, number)}'", flush=True)
+                print(
+                    f"{number}: {outcome}\n  python -m tests.fuzz --call '{draw(seed, number)}'",
+                    flush=True,
+                )
     kinds = Counter((call.subject, call.way) for call in (draw(seed, n) for n in range(calls)))
     subjects, ways = Counter[str](), Counter[str]()
     for (subject, way), count in kinds.items():
