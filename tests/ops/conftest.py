@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from hypothesis import strategies as st
 
 from brc_pytorch import ops
 
@@ -114,5 +115,27 @@ def assert_parity(poisoned):  # noqa: ARG001 - for its effect
             else:  # kernels compute in float32, and round what they write
                 allowed = 2 * error + 2 * epsilon * want.abs().max()
             assert (value - want).abs().max() <= allowed, f"{name} of {case}"
+
+    return check
+
+
+@pytest.fixture
+def assert_parity_of_any_call(assert_parity):
+    """Compare a backend with the reference in a call that Hypothesis draws, up to these sizes."""
+
+    def check(backend, data, *, steps, batch, input_size, hidden_size, **fixed):
+        options = {
+            "steps": st.integers(1, steps),
+            "batch": st.integers(0, batch),
+            "input_size": st.integers(0, input_size),
+            "hidden_size": st.integers(1, hidden_size),
+            "dtype": st.sampled_from([torch.float32, torch.float64]),
+            "bias_gates": st.sampled_from([0, 2, 3]),
+            "lengths": st.booleans(),
+            "reverse": st.booleans(),
+            "strided": st.booleans(),
+            "seed": st.integers(0, 2**31),
+        }
+        assert_parity(backend, **data.draw(st.fixed_dictionaries(options)), **fixed)
 
     return check

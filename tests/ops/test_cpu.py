@@ -87,24 +87,11 @@ def test_parity(
 
 @both
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.fixed_dictionaries(
-        {
-            "steps": st.integers(1, 12),
-            "batch": st.integers(0, 21),
-            "input_size": st.integers(0, 40),
-            "hidden_size": st.integers(1, 70),
-            "dtype": st.sampled_from([torch.float32, torch.float64]),
-            "bias_gates": st.sampled_from([0, 2, 3]),
-            "lengths": st.booleans(),
-            "reverse": st.booleans(),
-            "strided": st.booleans(),
-            "seed": st.integers(0, 2**31),
-        }
+@given(data=st.data())
+def test_parity_of_any_call(assert_parity_of_any_call, recurrence, data):
+    assert_parity_of_any_call(
+        "cpu", data, recurrence=recurrence, steps=12, batch=21, input_size=40, hidden_size=70
     )
-)
-def test_parity_of_any_call(assert_parity, recurrence, options):
-    assert_parity("cpu", recurrence=recurrence, **options)
 
 
 @both

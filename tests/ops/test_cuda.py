@@ -100,24 +100,18 @@ def test_parity(assert_parity, recurrence_of_any_design, steps, batch, input_siz
 
 @both
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.fixed_dictionaries(
-        {
-            "steps": st.integers(1, 9),
-            "batch": st.integers(0, 5),
-            "input_size": st.integers(0, 7),
-            "hidden_size": st.integers(1, 40),
-            "dtype": st.sampled_from([torch.float32, torch.float64]),
-            "bias_gates": st.sampled_from([0, 2, 3]),
-            "lengths": st.booleans(),
-            "reverse": st.booleans(),
-            "strided": st.booleans(),
-            "seed": st.integers(0, 2**31),
-        }
+@given(data=st.data())
+def test_parity_of_any_call(assert_parity_of_any_call, recurrence, data):
+    assert_parity_of_any_call(
+        BACKEND,
+        data,
+        recurrence=recurrence,
+        device=DEVICE,
+        steps=9,
+        batch=5,
+        input_size=7,
+        hidden_size=40,
     )
-)
-def test_parity_of_any_call(assert_parity, recurrence, options):
-    assert_parity(BACKEND, recurrence=recurrence, device=DEVICE, **options)
 
 
 @narrow
@@ -146,7 +140,7 @@ def test_a_sequence_of_several_spans(
     monkeypatch.setattr(triton_backend, "_SPAN_BYTES", 3 * 3 * 3 * 5 * dtype.itemsize)
     input = torch.empty(7, 3, 2, dtype=dtype)
     spans = triton_backend._spans(
-        triton_backend._Inputs(input, None, torch.empty(2, 15), None, None, None, reverse)
+        triton_backend._Inputs("nbrc", input, None, torch.empty(2, 15), None, None, None, reverse)
     )
     assert sorted(spans) == [(0, 3), (3, 3), (6, 1)]
     assert_parity(

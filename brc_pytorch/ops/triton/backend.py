@@ -44,6 +44,7 @@ _RESIDENT_ROWS = 2048
 class _Inputs(NamedTuple):
     """What a layer takes, as the kernels read it."""
 
+    recurrence: str
     input: Tensor
     h_0: Tensor
     kernel: Tensor
@@ -59,7 +60,7 @@ def _computed_in(dtype: torch.dtype) -> torch.dtype:
 
 def _spans(inputs: _Inputs) -> list[tuple[int, int]]:
     """First time and number of steps of each span, in the order of the forward pass."""
-    input, _, kernel, *_, reverse = inputs
+    input, kernel, reverse = inputs.input, inputs.kernel, inputs.reverse
     steps, batch, _ = input.shape
     count = math.ceil(steps * batch * kernel.shape[1] * input.itemsize / _SPAN_BYTES)
     size = math.ceil(steps / max(count, 1))
@@ -94,21 +95,22 @@ def _tiles(memory: Tensor, block: int, transposed: bool) -> Tensor:
     return pairs.view(torch.int32).squeeze(-1)
 
 
-def _drive(input: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+def _project(input: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     """U_c x + b_c, U_a x + b_a and U x side by side, (count, B, 3H), in one product."""
     rows = input.flatten(0, 1)
     if bias is None:
-        drive = rows @ kernel
+        arguments = rows @ kernel
     else:
-        drive = torch.addmm(F.pad(bias, (0, kernel.shape[1] - bias.shape[0])), rows, kernel)
-    return drive.view(*input.shape[:2], -1)
+        arguments = torch.addmm(F.pad(bias, (0, kernel.shape[1] - bias.shape[0])), rows, kernel)
+    return arguments.view(*input.shape[:2], -1)
 
 
 def _prepare(call: Call) -> _Inputs:
-    _, input, states, (kernel, memory, *bias), lengths, reverse = call
+    recurrence, input, states, (kernel, memory, *bias), lengths, reverse = call
     if lengths is not None:
         lengths = lengths.to(input.device).clamp(0, input.shape[0]).to(torch.int32).contiguous()
     return _Inputs(
+        recurrence.name,
         *(input, states[0].contiguous(), kernel, memory.contiguous(), bias[0] if bias else None),
         *(lengths, reverse),
     )
@@ -126,16 +128,27 @@ def _columns_grid(output: Tensor) -> tuple[int]:
 
 
 def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[Tensor, int], None]:
-    """How this layer walks over a span: from its drive and first time to states and output."""
+    """How this layer walks over a span: from its arguments and first time to states and output."""
     from brc_pytorch.ops.triton import kernels  # noqa: PLC0415 - where a GPU is in use
 
-    memory, lengths, reverse = inputs[3], inputs[5], inputs[6]
+    memory, lengths, reverse = inputs.memory, inputs.lengths, inputs.reverse
     steps, batch, hidden = output.shape
-    if memory.dim() == 1:
+    if inputs.recurrence == "brc":
 
-        def walk_columns(drive: Tensor, first: int) -> None:
+        def walk_columns(arguments: Tensor, first: int) -> None:
             kernels.brc_forward[_columns_grid(output)](
-                *(drive, memory, state, output, lengths, first, len(drive), steps, batch, hidden),
+                *(
+                    arguments,
+                    memory,
+                    state,
+                    output,
+                    lengths,
+                    first,
+                    len(arguments),
+                    steps,
+                    batch,
+                    hidden,
+                ),
                 **{"reverse": reverse, **_COLUMNS_OPTIONS},
             )
 
@@ -146,9 +159,20 @@ def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[T
         tiles = _tiles(memory, block, transposed=False)
         options = {"reverse": reverse, **_resident_options(block, output.dtype)}
 
-        def walk_rows(drive: Tensor, first: int) -> None:
+        def walk_rows(arguments: Tensor, first: int) -> None:
             kernels.nbrc_forward[batch,](
-                *(drive, tiles, state, output, lengths, first, len(drive), steps, batch, hidden),
+                *(
+                    arguments,
+                    tiles,
+                    state,
+                    output,
+                    lengths,
+                    first,
+                    len(arguments),
+                    steps,
+                    batch,
+                    hidden,
+                ),
                 **{"zero": 0, **options},
             )
 
@@ -157,12 +181,12 @@ def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[T
     narrow = state.to(output.dtype)
     feedback = output.new_empty(batch, 2 * hidden)
 
-    def walk_steps(drive: Tensor, first: int) -> None:
-        order = range(len(drive))
+    def walk_steps(arguments: Tensor, first: int) -> None:
+        order = range(len(arguments))
         for step in reversed(order) if reverse else order:
             torch.mm(narrow, memory, out=feedback)
             kernels.nbrc_forward_step[_columns_grid(output)](
-                *(drive, feedback, state, narrow, output, lengths),
+                *(arguments, feedback, state, narrow, output, lengths),
                 *(step, first, steps, batch, hidden),
                 **_COLUMNS_OPTIONS,
             )
@@ -171,11 +195,11 @@ def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[T
 
 
 def _write_outputs(inputs: _Inputs, output: Tensor, last: Tensor) -> None:
-    input, h_0, kernel, _, bias, _, _ = inputs
+    _, input, h_0, kernel, _, bias, _, _ = inputs
     state = h_0.to(_computed_in(h_0.dtype), copy=True)
     walk = _forward_walk(inputs, state, output)
     for first, count in _spans(inputs):
-        walk(_drive(input[first : first + count], kernel, bias), first)
+        walk(_project(input[first : first + count], kernel, bias), first)
     last.copy_(state)
 
 
@@ -200,7 +224,7 @@ def _backward(
 
 def _states_before(inputs: _Inputs, output: Tensor, first: int, count: int) -> Tensor:
     """The states that the steps of a span start from, (count, B, H)."""
-    h_0, lengths, reverse = inputs[1], inputs[5], inputs[6]
+    h_0, lengths, reverse = inputs.h_0, inputs.lengths, inputs.reverse
     if not reverse:
         if first > 0:
             return output[first - 1 : first - 1 + count]
@@ -222,21 +246,21 @@ def _backward_walk(
     grad_state: Tensor,
     sums: Tensor | None,
 ) -> Callable[[Tensor, Tensor | None, int], None]:
-    """How this layer walks back over a span: from its gates, states before and first time.
+    """How this layer walks back over a span: from its arguments, states before and first time.
 
-    The gradients of the gates' arguments take the gates' place; ``sums`` are those of the BRC.
+    The gradients of the gates' arguments take their place; ``sums`` are those of the BRC.
     """
     from brc_pytorch.ops.triton import kernels  # noqa: PLC0415 - where a GPU is in use
 
-    _, h_0, _, memory, _, lengths, reverse = inputs
+    _, _, h_0, _, memory, _, lengths, reverse = inputs
     steps, batch, hidden = output.shape
     cotangent = (grad_output, *((0, 0, 0) if grad_output is None else grad_output.stride()))
     if sums is not None:
 
-        def walk_columns(gates: Tensor, states: Tensor | None, first: int) -> None:  # noqa: ARG001 - it finds them in the output
+        def walk_columns(arguments: Tensor, states: Tensor | None, first: int) -> None:  # noqa: ARG001 - it finds them in the output
             kernels.brc_backward[_columns_grid(output)](
-                *(gates, memory, h_0, output, *cotangent, grad_state, sums),
-                *(lengths, first, len(gates), steps, batch, hidden),
+                *(arguments, memory, h_0, output, *cotangent, grad_state, sums),
+                *(lengths, first, len(arguments), steps, batch, hidden),
                 **{"reverse": reverse, **_COLUMNS_OPTIONS},
             )
 
@@ -247,25 +271,25 @@ def _backward_walk(
         tiles = _tiles(memory, block, transposed=True)
         options = {"reverse": reverse, **_resident_options(block, output.dtype)}
 
-        def walk_rows(gates: Tensor, states: Tensor | None, first: int) -> None:
+        def walk_rows(arguments: Tensor, states: Tensor | None, first: int) -> None:
             kernels.nbrc_backward[batch,](
-                *(gates, tiles, states, *cotangent, grad_state),
-                *(lengths, first, len(gates), steps, batch, hidden),
+                *(arguments, tiles, states, *cotangent, grad_state),
+                *(lengths, first, len(arguments), steps, batch, hidden),
                 **{"zero": 0, **options},
             )
 
         return walk_rows
 
-    def walk_steps(gates: Tensor, states: Tensor | None, first: int) -> None:
+    def walk_steps(arguments: Tensor, states: Tensor | None, first: int) -> None:
         feedback = output.new_zeros(batch, hidden)
-        order = range(len(gates))
+        order = range(len(arguments))
         for step in order if reverse else reversed(order):
             kernels.nbrc_backward_step[_columns_grid(output)](
-                *(gates, feedback, states, *cotangent, grad_state),
+                *(arguments, feedback, states, *cotangent, grad_state),
                 *(lengths, step, first, steps, batch, hidden),
                 **_COLUMNS_OPTIONS,
             )
-            torch.mm(gates[step, :, : 2 * hidden], memory.t(), out=feedback)
+            torch.mm(arguments[step, :, : 2 * hidden], memory.t(), out=feedback)
         grad_state.add_(feedback)
 
     return walk_steps
@@ -285,13 +309,13 @@ def _write_gradients(
     grad_last: Tensor | None,
     gradients: Gradients,
 ) -> None:
-    input, h_0, kernel, memory, bias, lengths, _ = inputs
+    recurrence, input, h_0, kernel, memory, bias, lengths, _ = inputs
     batch, hidden = h_0.shape
     zeros = partial(torch.zeros, dtype=_computed_in(input.dtype), device=input.device)
     grad_state = zeros(h_0.shape)
     if grad_last is not None:
         grad_state.copy_(grad_last)
-    full = memory.dim() == 2  # noqa: PLR2004 - (H, 2H) in the nBRC, (2H) in the BRC
+    full = recurrence == "nbrc"  # a matrix of memory, not a vector
     sums = None if full else zeros((5, batch, hidden))
     total_kernel = zeros(kernel.shape)
     total_memory = zeros(memory.shape)
@@ -302,23 +326,23 @@ def _write_gradients(
         part = input[first : first + count]
         if lengths is not None:
             part, _ = mask_padding(part, lengths - first)
-        gates = _drive(part, kernel, bias)
-        flat_gates = gates.flatten(0, 1)
+        arguments = _project(part, kernel, bias)
+        flat_arguments = arguments.flatten(0, 1)
         states = None
         if full:
             states = _states_before(inputs, output, first, count)
             flat_states = states.flatten(0, 1)
-            flat_gates[:, : 2 * hidden].addmm_(flat_states, memory)
-        walk(gates, states, first)  # from here on the gates are their arguments' gradients
+            flat_arguments[:, : 2 * hidden].addmm_(flat_states, memory)
+        walk(arguments, states, first)  # from here on these are gradients
         if full:
-            _add_product(total_memory, flat_states.t(), flat_gates[:, : 2 * hidden])
+            _add_product(total_memory, flat_states.t(), flat_arguments[:, : 2 * hidden])
             if bias is not None:
-                total_bias += flat_gates.sum(0, dtype=total_bias.dtype)
+                total_bias += flat_arguments.sum(0, dtype=total_bias.dtype)
         flat_input = part.flatten(0, 1)
-        _add_product(total_kernel, flat_input.t(), flat_gates)
+        _add_product(total_kernel, flat_input.t(), flat_arguments)
         if gradients.input.dim() == input.dim():  # otherwise nobody asks for it
             flat_grad = gradients.input[first : first + count].flatten(0, 1)
-            torch.mm(flat_gates, kernel.t(), out=flat_grad)
+            torch.mm(flat_arguments, kernel.t(), out=flat_grad)
 
     if sums is not None:
         total = sums.sum(1)

@@ -1,0 +1,241 @@
+"""The BRC: units see only themselves, so that a thread walks one column of (B, H) alone."""
+
+# mypy: ignore-errors
+# Triton compiles the functions below: their arguments' types are those of each launch.
+
+import triton
+import triton.language as tl
+
+from brc_pytorch.ops.triton.kernels.arithmetic import (
+    below,
+    columns_of,
+    differentiate,
+    gates_of,
+    load_arguments,
+    load_length,
+    step_at,
+    store_arguments,
+)
+
+
+@triton.jit
+def _fetch(arguments, position, count, columns, batch, hidden, reverse: tl.constexpr):
+    element, _, _, column, _ = columns
+    mask = below(position < count, element, batch * hidden)
+    return load_arguments(arguments, step_at(position, count, reverse), column, batch, hidden, mask)
+
+
+@triton.jit
+def _forward_step(
+    h,
+    arguments,
+    weights,
+    output,
+    position,
+    count,
+    first,
+    length,
+    columns,
+    size,
+    reverse: tl.constexpr,
+):
+    c, a, u = arguments
+    w_c, w_a = weights
+    element, _, _, _, _ = columns
+    time = first + step_at(position, count, reverse)
+    c, _, g = gates_of(c.to(h.dtype), a.to(h.dtype), u.to(h.dtype), w_c * h, w_a * h, h)
+    inside = below(position < count, element, size)
+    valid = inside & (time < length)
+    h = tl.where(valid, c * h + (1 - c) * g, h)
+    tl.store(output + time * size + element, tl.where(valid, h, 0), mask=inside)
+    return h
+
+
+@triton.jit(do_not_specialize=["first", "count", "steps"])
+def brc_forward(
+    arguments,
+    memory,
+    state,
+    output,
+    lengths,
+    first,
+    count,
+    steps,
+    batch,
+    hidden,
+    reverse: tl.constexpr,
+    block: tl.constexpr,
+):
+    """The BRC; a program walks ``block`` columns of (B, H), their states in registers."""
+    batch = tl.cast(batch, tl.int64)
+    columns = columns_of(batch, hidden, block)
+    element, row, unit, _, exists = columns
+    size = batch * hidden
+    length = load_length(lengths, row, steps, exists)
+    h = tl.load(state + element, mask=exists, other=0)
+    w_c = tl.load(memory + unit, mask=exists, other=0).to(h.dtype)
+    w_a = tl.load(memory + hidden + unit, mask=exists, other=0).to(h.dtype)
+    weights = (w_c, w_a)
+
+    # Four steps are on their way from memory while one is computed. The loop is written out, since
+    # to pass a value on to the next variable would be to wait for it.
+    x0 = _fetch(arguments, 0, count, columns, batch, hidden, reverse)
+    x1 = _fetch(arguments, 1, count, columns, batch, hidden, reverse)
+    x2 = _fetch(arguments, 2, count, columns, batch, hidden, reverse)
+    x3 = _fetch(arguments, 3, count, columns, batch, hidden, reverse)
+    for p in range(0, count, 4):
+        h = _forward_step(h, x0, weights, output, p, count, first, length, columns, size, reverse)
+        x0 = _fetch(arguments, p + 4, count, columns, batch, hidden, reverse)
+        h = _forward_step(
+            h, x1, weights, output, p + 1, count, first, length, columns, size, reverse
+        )
+        x1 = _fetch(arguments, p + 5, count, columns, batch, hidden, reverse)
+        h = _forward_step(
+            h, x2, weights, output, p + 2, count, first, length, columns, size, reverse
+        )
+        x2 = _fetch(arguments, p + 6, count, columns, batch, hidden, reverse)
+        h = _forward_step(
+            h, x3, weights, output, p + 3, count, first, length, columns, size, reverse
+        )
+        x3 = _fetch(arguments, p + 7, count, columns, batch, hidden, reverse)
+    tl.store(state + element, h, mask=exists)
+
+
+@triton.jit
+def _fetch_back(sources, position, span, rows, reverse: tl.constexpr):
+    """What one step of the backward pass reads: arguments, h_{t-1} and the output's gradient."""
+    arguments, output, grad_output, stride_t, at_grad = sources
+    first, count, batch, hidden = span
+    columns, length, h_0 = rows
+    element, _, _, column, _ = columns
+    step = step_at(position, count, reverse)
+    time = first + step
+    mask = below(position >= 0, element, batch * hidden)
+    x = load_arguments(arguments, step, column, batch, hidden, mask)
+    # A row's data begins with its h_0: at its end where the time runs backwards.
+    if reverse:
+        begins = time == length - 1
+        before = time + 1
+    else:
+        begins = tl.zeros_like(element) == time
+        before = time - 1
+    mask = mask & (time < length)
+    at = output + before * (batch * hidden) + element
+    h = tl.load(at, mask=mask & ~begins, other=0)
+    h = tl.where(begins, h_0, h)
+    grad = tl.zeros_like(h)
+    if grad_output is not None:
+        grad = tl.load(grad_output + time * stride_t + at_grad, mask=mask, other=0)
+    return x, h, grad
+
+
+@triton.jit
+def _backward_step(
+    carried, fetched, weights, arguments, position, span, rows, reverse: tl.constexpr
+):
+    grad, sum_c, sum_a, sum_u, sum_w_c, sum_w_a = carried
+    x, h, grad_output = fetched
+    x_c, x_a, x_u = x
+    w_c, w_a = weights
+    first, count, batch, hidden = span
+    columns, length, _ = rows
+    element, _, _, column, _ = columns
+    step = step_at(position, count, reverse)
+    mask = below(position >= 0, element, batch * hidden)
+    valid = mask & (first + step < length)
+    h = h.to(grad.dtype)
+    c, a_less_1, g = gates_of(
+        x_c.to(grad.dtype), x_a.to(grad.dtype), x_u.to(grad.dtype), w_c * h, w_a * h, h
+    )
+    grad_c, grad_a, grad_u, before = differentiate(
+        grad + grad_output.to(grad.dtype), h, c, a_less_1, g
+    )
+    # Padding may hold anything: what it gives is dropped, not multiplied by zero.
+    h = tl.where(valid, h, 0)
+    grad_c = tl.where(valid, grad_c, 0)
+    grad_a = tl.where(valid, grad_a, 0)
+    grad_u = tl.where(valid, grad_u, 0)
+    store_arguments((grad_c, grad_a, grad_u), arguments, step, column, batch, hidden, mask)
+    grad = tl.where(valid, before + w_c * grad_c + w_a * grad_a, grad)
+    return (
+        grad,
+        sum_c + grad_c,
+        sum_a + grad_a,
+        sum_u + grad_u,
+        sum_w_c + grad_c * h,
+        sum_w_a + grad_a * h,
+    )
+
+
+@triton.jit(do_not_specialize=["first", "count", "steps"])
+def brc_backward(
+    arguments,
+    memory,
+    h_0,
+    output,
+    grad_output,
+    stride_t,
+    stride_b,
+    stride_h,
+    grad_state,
+    sums,
+    lengths,
+    first,
+    count,
+    steps,
+    batch,
+    hidden,
+    reverse: tl.constexpr,
+    block: tl.constexpr,
+):
+    """The BRC's way back.
+
+    To ``sums`` (5, B, H), of the type that is computed in, it adds over time what makes up the
+    gradients of b_c, b_a, the candidate's bias, w_c and w_a.
+    """
+    batch = tl.cast(batch, tl.int64)
+    columns = columns_of(batch, hidden, block)
+    element, row, unit, _, exists = columns
+    size = batch * hidden
+    length = load_length(lengths, row, steps, exists)
+    grad = tl.load(grad_state + element, mask=exists, other=0)
+    w_c = tl.load(memory + unit, mask=exists, other=0).to(grad.dtype)
+    w_a = tl.load(memory + hidden + unit, mask=exists, other=0).to(grad.dtype)
+    weights = (w_c, w_a)
+    rows = (columns, length, tl.load(h_0 + element, mask=exists, other=0))
+    span = (first, count, batch, hidden)
+    at_grad = row * stride_b + unit * stride_h
+    sources = (arguments, output, grad_output, tl.cast(stride_t, tl.int64), at_grad)
+    at_sum = sums + element
+    carried = (
+        grad,
+        tl.load(at_sum, mask=exists, other=0),
+        tl.load(at_sum + size, mask=exists, other=0),
+        tl.load(at_sum + 2 * size, mask=exists, other=0),
+        tl.load(at_sum + 3 * size, mask=exists, other=0),
+        tl.load(at_sum + 4 * size, mask=exists, other=0),
+    )
+
+    last = count - 1
+    x0 = _fetch_back(sources, last, span, rows, reverse)
+    x1 = _fetch_back(sources, last - 1, span, rows, reverse)
+    x2 = _fetch_back(sources, last - 2, span, rows, reverse)
+    x3 = _fetch_back(sources, last - 3, span, rows, reverse)
+    for done in range(0, count, 4):
+        p = last - done
+        carried = _backward_step(carried, x0, weights, arguments, p, span, rows, reverse)
+        x0 = _fetch_back(sources, p - 4, span, rows, reverse)
+        carried = _backward_step(carried, x1, weights, arguments, p - 1, span, rows, reverse)
+        x1 = _fetch_back(sources, p - 5, span, rows, reverse)
+        carried = _backward_step(carried, x2, weights, arguments, p - 2, span, rows, reverse)
+        x2 = _fetch_back(sources, p - 6, span, rows, reverse)
+        carried = _backward_step(carried, x3, weights, arguments, p - 3, span, rows, reverse)
+        x3 = _fetch_back(sources, p - 7, span, rows, reverse)
+
+    grad, sum_c, sum_a, sum_u, sum_w_c, sum_w_a = carried
+    tl.store(grad_state + element, grad, mask=exists)
+    tl.store(at_sum, sum_c, mask=exists)
+    tl.store(at_sum + size, sum_a, mask=exists)
+    tl.store(at_sum + 2 * size, sum_u, mask=exists)
+    tl.store(at_sum + 3 * size, sum_w_c, mask=exists)
+    tl.store(at_sum + 4 * size, sum_w_a, mask=exists)
