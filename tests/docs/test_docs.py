@@ -15,10 +15,10 @@ import pytest
 import typer
 
 from brc_pytorch.experiments.cli import app
-from brc_pytorch.experiments.comparison import compare, read_others
-from brc_pytorch.experiments.results import read_experiment
-from brc_pytorch.experiments.sweep_file import read_sweep
-from brc_pytorch.experiments.tables import summarise
+from brc_pytorch.experiments.show.comparison import compare, read_others
+from brc_pytorch.experiments.show.results import read_experiment
+from brc_pytorch.experiments.show.tables import summarise
+from brc_pytorch.experiments.train.sweep_file import read_sweep
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "brc_pytorch").rglob("*.py"))

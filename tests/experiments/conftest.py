@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 import torch
 
-from brc_pytorch.experiments.sweep import sweep
 from brc_pytorch.experiments.tasks import BinaryAdditionTask, CopyFirstInputTask
 from brc_pytorch.experiments.tasks import settings as task_settings
-from brc_pytorch.experiments.training import Run
+from brc_pytorch.experiments.train.run import Run
+from brc_pytorch.experiments.train.sweep import sweep
 
 OWN_CELLS = '''
 import torch

@@ -19,13 +19,15 @@ import torch
 from filelock import FileLock
 from typer.testing import CliRunner
 
-from brc_pytorch.experiments import cli, training
+from brc_pytorch.experiments import cli, files
 from brc_pytorch.experiments.cli import app
-from brc_pytorch.experiments.sweep import sweep
+from brc_pytorch.experiments.files import FileError
 from brc_pytorch.experiments.tasks import BinaryAdditionTask
-from brc_pytorch.experiments.train import files
-from brc_pytorch.experiments.train.files import FileError
-from brc_pytorch.experiments.training import Run, train
+from brc_pytorch.experiments.train import fit, recorder, weights
+from brc_pytorch.experiments.train.run import Run
+from brc_pytorch.experiments.train.sweep import sweep
+from brc_pytorch.experiments.train.training import train
+from brc_pytorch.experiments.train.weights import read_weights
 
 TASK = BinaryAdditionTask(
     hidden_size=4,
@@ -78,7 +80,7 @@ def stopped(tmp_path_factory):
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_SECONDS_BETWEEN_UPDATES", 0)
+        patch.setattr(fit, "_SECONDS_BETWEEN_UPDATES", 0)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         with pytest.raises(KeyboardInterrupt):
@@ -292,12 +294,12 @@ def test_flipped_bits_are_refused_or_harmless(tmp_path, finished, stopped, brc, 
             found += code
             continue
         try:
-            content = training.read_weights(path)
+            content = read_weights(path)
         except FileError as error:
             assert str(error).startswith(f"{path}: expected ")  # noqa: PT017 - harmless ones raise none
             found += 1
         else:  # between the tensors
-            original = training.read_weights(source / name)
+            original = read_weights(source / name)
             assert str(content) == str(original)
     assert found > 10
 
@@ -360,7 +362,7 @@ def test_a_file_that_cannot_be_written_is_named_and_the_run_goes_on_later(
             original(path, fail if next(writes) == last else write)
 
         with monkeypatch.context() as patch:
-            for module in (files, training, sys.modules[training.write_weights.__module__]):
+            for module in (files, recorder, weights):
                 patch.setattr(module, "write_file", write_until_full)
             try:
                 train(RUNS[1], directory)
@@ -413,7 +415,9 @@ import sys
 from pathlib import Path
 import torch
 from brc_pytorch.experiments.tasks import BinaryAdditionTask
-from brc_pytorch.experiments.training import Run, train
+from brc_pytorch.experiments.train.run import Run
+from brc_pytorch.experiments.train.training import train
+from brc_pytorch.experiments.train.weights import read_weights
 torch.set_num_threads(1)
 run = {Run(dataclasses.replace(TASK, epochs_per_length=8), "nBRC", 0)!r}
 print("ready", flush=True)

@@ -1,1 +1,1 @@
-"""Training: runs, their files, and the processes and machines that they are trained on."""
+"""Training: one run, and sweeps over executors of this machine and of a cluster."""

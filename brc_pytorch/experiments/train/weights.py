@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brc_pytorch.experiments.train.files import DamagedFileError, write_file
+from brc_pytorch.experiments.files import DamagedFileError, write_file
 
 _PREFIX = "network."
 """Before the names of the network's weights in a checkpoint."""

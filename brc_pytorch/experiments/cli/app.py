@@ -1,0 +1,117 @@
+"""The command `brc`: train and compare cells on the benchmarks, and show the results."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from brc_pytorch.experiments.cli.options import (
+    RUNNING,
+    Dask,
+    Device,
+    Jobs,
+    TensorBoard,
+    task_command,
+)
+from brc_pytorch.experiments.cli.output import (
+    end_with,
+    fail,
+    planned,
+    print_paths,
+    print_table,
+    read,
+)
+from brc_pytorch.experiments.cli.running import train_all
+from brc_pytorch.experiments.tasks import TASKS
+
+app = typer.Typer(
+    name="brc",
+    help="Compare bistable recurrent cells with other ones on the benchmarks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Directory = Annotated[Path, typer.Argument(help="Output folder of an experiment.")]
+
+for _task in TASKS.values():
+    app.command(_task.name)(task_command(_task))
+
+
+@app.command("sweep")
+def sweep_command(
+    file: Annotated[Path, typer.Argument(help="A TOML or YAML file of experiments.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the experiments' folders. Stopped runs in them are continued, "
+            "finished ones kept.",
+            show_default="results/ and the file's name",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
+    jobs: Jobs = None,
+    device: Device = "auto",
+    dask: Dask = None,
+    tensorboard: TensorBoard = False,
+) -> None:
+    """Train all runs of the experiments that a file describes, each experiment into its own folder.
+
+    The same command continues runs that were stopped.
+    """
+    from brc_pytorch.experiments.train.sweep_file import read_sweep  # noqa: PLC0415 - takes seconds
+
+    folder = Path("results", file.stem) if output is None else output
+    experiments = {folder / name: runs for name, runs in planned(lambda: read_sweep(file)).items()}
+    train_all(experiments, jobs=jobs, device=device, dask=dask, tensorboard=tensorboard)
+
+
+@app.command()
+def plot(directory: Directory) -> None:
+    """Draw the plots of an output folder from its files."""
+    from brc_pytorch.experiments.show import plots  # noqa: PLC0415 - takes seconds
+
+    experiment = read(directory)
+    paths = plots.plot(experiment)
+    print_paths(paths)
+    end_with(experiment.damaged)
+    if not paths:
+        fail(f"{directory} has no run yet that has ended its first epoch; there is nothing to plot")
+
+
+@app.command()
+def table(directory: Directory) -> None:
+    """Print the table of an output folder from its files."""
+    experiment = read(directory)
+    print_table(experiment)
+    end_with(experiment.damaged)
+
+
+@app.command()
+def report(
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="DIRECTORY...", help="Output folders of experiments.")
+    ],
+    output: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="JSON file of somebody else's results to put beside these."),
+    ] = None,
+) -> None:
+    """Write one HTML page about output folders, which needs nothing but itself.
+
+    It has the tables and plots, settings, runs, versions, machines and commands.
+    """
+    from brc_pytorch.experiments.show.report import write_report  # noqa: PLC0415 - takes seconds
+
+    damaged = planned(lambda: write_report(directories, output, compare))
+    print_paths([output])
+    end_with(damaged)
+
+
+def main() -> None:
+    """Run the command `brc`."""
+    # A cell of one's own is looked up where the command is called, as `python -m` does.
+    sys.path.insert(0, str(Path.cwd()))
+    app()

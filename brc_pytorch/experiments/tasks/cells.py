@@ -1,0 +1,132 @@
+"""The cells that are compared, and networks of them."""
+
+import copy
+import importlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from brc_pytorch.experiments.tasks.settings import nearest
+from brc_pytorch.layers import (
+    BistableRecurrentCell,
+    MultiLayerBase,
+    NeuromodulatedBistableRecurrentCell,
+    PeepholeLSTMCell,
+)
+from brc_pytorch.layers.scan import has_pair_state
+
+CellType = Callable[[int, int], nn.Module]
+
+# The mode of MultiLayerBase, and the cell, for each name of the command line.
+CELLS: dict[str, tuple[str, CellType]] = {
+    "LSTM": ("LSTM", nn.LSTMCell),
+    "GRU": ("GRU", nn.GRUCell),
+    "RNN": ("RNN", nn.RNNCell),
+    "BRC": ("BRC", BistableRecurrentCell),
+    "nBRC": ("nBRC", NeuromodulatedBistableRecurrentCell),
+    "PeepholeLSTM": ("LSTM", PeepholeLSTMCell),
+}
+
+
+def cell_type(name: str) -> CellType:
+    """Find a cell by its name in `CELLS`, or by `module:Class`.
+
+    Args:
+        name: A name of `CELLS`, or a class that is called with `(input_size, hidden_size)`, given
+            as its importable module, a colon and its name.
+
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: If there is no such cell; the message names the nearest one.
+    """
+    if name in CELLS:
+        return CELLS[name][1]
+    module_name, colon, class_name = name.partition(":")
+    if not colon:
+        raise ValueError(
+            f"cell: expected a known name or module:Class, got {name!r}; {nearest(name, CELLS)}"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # An import that fails inside the user's module is their error to see in full.
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(
+            f"cell: expected an importable module before the colon of {name!r}, "
+            f"got no module named {error.name!r}"
+        ) from error
+    found = getattr(module, class_name, None)
+    if not callable(found):
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        raise ValueError(  # noqa: TRY004 - the name is wrong, whatever it names
+            f"cell: expected a class of {module_name} after the colon of {name!r}; "
+            f"{nearest(class_name, classes)}"
+        )
+    return found  # type: ignore[no-any-return]  # what a user's module holds has no type here
+
+
+def known_cell(name: str) -> str:
+    """Return the name as it is spelt in `CELLS`, or of a cell that can be imported.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    spelt = {known.casefold(): known for known in CELLS}.get(name.casefold(), name)
+    cell_type(spelt)
+    return spelt
+
+
+def _keeps_pair(cell: nn.Module, input_size: int, hidden_size: int) -> bool:
+    """Tell whether the state of a cell is a pair; one step shows where nothing else tells."""
+    known = has_pair_state(cell)
+    if known is not None:
+        return known
+    probe = copy.deepcopy(cell)  # a step may change a cell that keeps statistics
+    input_t, h = torch.zeros(1, input_size), torch.zeros(1, hidden_size)
+    with torch.no_grad():
+        try:
+            state = probe(input_t, h)
+        except Exception:  # noqa: BLE001 - however a cell fails that unpacks a pair; the next line raises otherwise
+            state = probe(input_t, (h, h))
+    return isinstance(state, tuple)
+
+
+def recurrent_network(
+    cell: str, input_size: int, hidden_size: int, layers: int, *, return_sequences: bool
+) -> MultiLayerBase:
+    """Stack `layers` cells of the name `cell`, the first one over inputs of `input_size`.
+
+    Args:
+        cell: A name of `CELLS`, or `module:Class`.
+        input_size: Features of the input, I.
+        hidden_size: Units of every layer, H.
+        layers: Number of layers.
+        return_sequences: Whether the network gives every output, or its last states.
+
+    Returns:
+        The network over inputs (B, T, I).
+
+    Raises:
+        ValueError: If there is no such cell.
+    """
+    make = cell_type(cell)
+    sizes = [input_size] + [hidden_size] * (layers - 1)
+    cells = [make(size, hidden_size) for size in sizes]
+    if cell in CELLS:
+        mode = CELLS[cell][0]
+    else:
+        mode = "LSTM" if _keeps_pair(cells[0], input_size, hidden_size) else "RNN"
+    return MultiLayerBase(mode, cells, hidden_size, return_sequences=return_sequences)
+
+
+class LastState(nn.Module):
+    """Pick h of the last layer's last step, whether the state is h or the pair (h, c)."""
+
+    def forward(self, state: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        """Return h, (B, H), of the last states (1, B, H) of a network in one direction."""
+        h = state[0] if isinstance(state, tuple) else state
+        return h[-1]

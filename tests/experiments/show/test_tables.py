@@ -1,0 +1,125 @@
+import math
+
+import pandas as pd
+import pytest
+
+from brc_pytorch.experiments.show import statistics
+from brc_pytorch.experiments.show.results import read_experiment
+from brc_pytorch.experiments.show.tables import summarise
+from brc_pytorch.experiments.tasks import CopyFirstInputTask
+from brc_pytorch.experiments.tasks.measures import Measure
+
+
+def rows(directory):
+    """The table's rows by their keys, each as a mapping from its columns."""
+    table = summarise(read_experiment(directory))
+    return {
+        tuple(row[: table.keys]): dict(zip(table.columns, row, strict=True)) for row in table.rows
+    }
+
+
+def test_binary_addition_is_told_by_accuracies_over_the_seeds(adding):
+    found = rows(adding)
+    assert list(found) == [("1", "GRU"), ("1", "BRC"), ("2", "GRU"), ("2", "BRC")]
+    for (layers, cell), row in found.items():
+        tests = [
+            pd.read_csv(adding / f"{cell}-layers{layers}-seed{seed}/test.csv", index_col="length")
+            for seed in (0, 1, 2)
+        ]
+        assert row["seeds"] == "3"
+        for title, lengths in {
+            "% right at 3-4": slice(3, 4),
+            "% right at 4": slice(4, 4),
+            "% right at 6": slice(6, 6),
+        }.items():
+            shares = pd.Series([100 * test.loc[lengths, "accuracy"].mean() for test in tests])
+            mean, error = row[title].split(" ± ")
+            decimals = len(mean.partition(".")[2])
+            assert float(mean) == pytest.approx(shares.mean(), abs=0.51 * 10**-decimals)
+            assert float(error) == pytest.approx(shares.sem(), rel=0.05)
+
+
+def test_copy_first_input_is_told_by_its_last_losses(copying):
+    for (length, _, cell), row in rows(copying).items():
+        directory = copying / f"{cell}-length{length}-layers1-seed0"
+        window = 20 if length == "4" else 100
+        losses = pd.read_csv(directory / "training.csv")["loss"]
+        result = pd.read_json(directory / "result.json", typ="series")
+        assert row["training MSE"] == f"{losses[-window:].mean():.3g}"
+        assert row["test MSE"] == f"{result['last_test_loss']:.3g}"
+        assert row["iterations"] == "100"
+
+
+def test_the_iterations_to_a_loss_are_those_of_the_moving_average(write_run):
+    falling = [1 / i for i in range(1, 301)]
+    run = write_run("a", falling, 0.05)
+    sums = [sum(falling[i - 100 : i]) for i in range(100, 301)]
+    reached = 100 + next(place for place, total in enumerate(sums) if total < 100 * 0.1)
+    assert rows(run.parent)["30", "1", "GRU"]["iterations to below 0.1"] == str(reached)
+
+
+def test_runs_that_never_came_so_far_are_told(write_run):
+    for seed, level in enumerate((0.05, 0.07, 0.9)):
+        write_run(f"GRU-seed{seed}", [level] * 120, level, seed=seed)
+    run = write_run("nBRC-seed0", [0.5] * 120, 0.5, cell="nBRC")
+    found = rows(run.parent)
+    assert found["30", "1", "GRU"]["iterations to below 0.1"] == "100 ± 0 (2 of 3)"
+    assert found["30", "1", "GRU"]["solved"] == "2 of 3"
+    assert found["30", "1", "nBRC"]["iterations to below 0.1"] == "never"
+
+
+def test_unfinished_runs_are_counted_and_not_averaged(write_run):
+    write_run("a", [0.25] * 10, 0.5)
+    write_run("b", [9.0] * 20, seed=1)
+    run = write_run("c", [], cell="nBRC")
+    found = rows(run.parent)
+    assert found["30", "1", "GRU"]["seeds"] == "1 of 2"
+    assert found["30", "1", "GRU"]["training MSE"] == "0.25"
+    assert found["30", "1", "GRU"]["time a run"] == "1 min 15 s"
+    assert found["30", "1", "nBRC"] | {"length": "", "layers": "", "cell": ""} == {
+        **dict.fromkeys(found["30", "1", "nBRC"], "-"),
+        "length": "",
+        "layers": "",
+        "cell": "",
+        "seeds": "0 of 1",
+    }
+
+
+def test_held_out_metrics_of_any_task_are_told(write_run, monkeypatch):
+    monkeypatch.setattr(CopyFirstInputTask, "metric_names", ("loss", "accuracy"))
+    run = write_run("a", [1.0] * 20, 0.5)
+    epochs = pd.read_csv(run / "epochs.csv").assign(test_accuracy=[0.5, 0.875])
+    epochs.to_csv(run / "epochs.csv", index=False)
+    row = rows(run.parent)["30", "1", "GRU"]
+    assert row["test MSE"] == "0.5"
+    assert row["% test accuracy"] == "87.5"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([0.25], "0.25"),
+        ([1.0, 3.0], "2.0 ± 1.0"),
+        ([0.5, 0.5], "0.5 ± 0"),
+        ([0.3, 0.1 + 0.2], "0.3 ± 0"),
+        ([0.0, 0.0], "0 ± 0"),
+        ([0.1234, 0.1235, 0.1239], "0.12360 ± 0.00015"),
+        ([90.0, 100.0, 95.0, 97.5], "95.6 ± 2.1"),
+        ([1000.0, 5000.0], "3,000 ± 2,000"),
+        ([0.5, math.nan], "0.5 (1 of 2)"),
+        ([0.5, 0.7, math.inf], "0.60 ± 0.10 (2 of 3)"),
+        ([math.nan], "-"),
+        ([], "-"),
+    ],
+)
+def test_means_have_the_decimals_of_their_error(values, text):
+    measure = Measure("", lambda value: value, lambda value: f"{value:.3g}")
+    assert statistics.mean(measure, values) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.6, "1 min 00 s"), (202, "3 min 22 s"), (7384, "2 h 03 min")],
+)
+def test_durations_are_in_their_two_largest_units(seconds, text):
+    assert statistics.duration(seconds) == text
