@@ -29,7 +29,7 @@ typedef struct {
   int64_t input_strides[3];                      /* of `input`, in elements; any */
   const void* input;                             /* (T, B, I); of a layer above another: unused */
   const void* initial_states[BRC_STATES];        /* (B, H) each, contiguous */
-  const void* kernel[BRC_GATES];                 /* of each gate: (I, H), rows kernel_stride apart */
+  const void* kernel[BRC_GATES];                 /* (I, H) each, rows kernel_stride apart */
   const void* memory[BRC_GATES];                 /* (H), or (H, H) with rows memory_stride apart */
   const void* bias[BRC_GATES];                   /* (H) each, beside the kernel; NULL for none */
   const void* memory_bias[BRC_GATES];            /* (H) each, beside the memory; NULL for none */
@@ -68,8 +68,8 @@ BRC_API const char* brc_instruction_sets(void);
 /* `count` layers, one upon the other: each takes the outputs of the one before. They agree in all
  * but input, input size and parameters, the sizes of all but the first being (T, B, H, H); several
  * save nothing. output (T, B, H) contiguous: the last layer's h_t, zero where a row has ended; last
- * (states, count, B, H) contiguous: each row's last states; saved (K, B, saved H) contiguous, in the
- * input's order: what the cell saves for the backward pass. A cell of several states saves all
+ * (states, count, B, H) contiguous: each row's last states; saved (K, B, saved H) contiguous, in
+ * the input's order: what the cell saves for the backward pass. A cell of several states saves all
  * steps or none. Returns 0, or 1 for lack of memory. */
 BRC_API int brc_forward(const brc_layer* layers, int32_t count, void* output, void* last,
                         void* saved);

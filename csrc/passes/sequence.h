@@ -1,4 +1,6 @@
-// Copies of a few steps of the tensors into dense buffers, and back. Strides, direction and row lengths are dealt with here and in the passes' loops over
+// Copies of a few steps of the tensors into dense buffers, and back.
+//
+// Strides, direction and row lengths are dealt with here and in the passes' loops over
 // rows; the arithmetic sees dense rows, padded to whole vectors.
 
 #pragma once

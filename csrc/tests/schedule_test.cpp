@@ -43,7 +43,8 @@ void check_parts(Checks& checks) {
       for (int i = 0; i < parts; ++i) {
         const Range range = part(n, parts, i);
         const std::int64_t size = range.last - range.first;
-        checks.that(range.first == next && size >= n / parts && size <= n / parts + (n % parts != 0),
+        const std::int64_t least = n / parts, most_of_part = least + (n % parts != 0);
+        checks.that(range.first == next && size >= least && size <= most_of_part,
                     "part %d of %d of %lld: %lld to %lld", i, parts,
                     static_cast<long long>(n), static_cast<long long>(range.first),
                     static_cast<long long>(range.last));
@@ -113,14 +114,14 @@ void check_memory(Checks& checks) {
   checks.that(refused, "pieces that no number of bytes holds were added up");
 }
 
-// What the stages of the pipelines under test do: each writes its name into its chunk's buffer, and
-// finds there the names of what it needs.
+// What the stages of the pipelines under test have done: each looks here whether what it needs has
+// ended, and writes down its own end.
 struct Log {
   std::mutex mutex;
-  std::vector<const void*> layers;         // the states' buffers tell the layers apart
+  std::vector<const void*> layers;               // the states' buffers tell the layers apart
   std::vector<std::int64_t> projected, stepped;  // chunks that have ended, by layer
-  std::vector<bool> is_busy[2];            // whether a layer's stage is at work
-  std::int64_t chunks = 0, buffers = 0;
+  std::vector<bool> is_stepping;
+  std::int64_t buffers = 0;
   int wrong = 0, done = 0;
 } log;
 
@@ -137,17 +138,17 @@ void run_stage(const LayerRows& rows, std::int64_t chunk, bool is_step) noexcept
     const std::lock_guard guard(log.mutex);
     bool may = own[l] == chunk || !is_step;  // chunks of states come one after the other
     if (is_step)
-      may = may && !log.is_busy[1][l] && log.projected[l] > chunk &&
+      may = may && !log.is_stepping[l] && log.projected[l] > chunk &&
             (l == top || log.projected[l + 1] > chunk - log.buffers);
     else
       may = may && (l == 0 || log.stepped[l - 1] > chunk) &&
             log.stepped[l] > chunk - log.buffers;
-    if (is_step) log.is_busy[1][l] = true;
+    if (is_step) log.is_stepping[l] = true;
     log.wrong += !may;
   }
   std::this_thread::yield();
   const std::lock_guard guard(log.mutex);
-  if (is_step) log.is_busy[1][l] = false;
+  if (is_step) log.is_stepping[l] = false;
   own[l] = own[l] > chunk + 1 ? own[l] : chunk + 1;
   ++log.done;
 }
@@ -162,11 +163,11 @@ void check_pipelines(Checks& checks) {
       for (const std::int64_t chunks : {1, 2, 3, 40}) {
         std::vector<char> states(std::size_t(2 * layers));
         log.layers.clear();
-        log.chunks = chunks, log.buffers = team == 1 ? 1 : 2;
+        log.buffers = team == 1 ? 1 : 2;
         log.wrong = log.done = 0;
         log.projected.assign(std::size_t(layers), 0);
         log.stepped.assign(std::size_t(layers), 0);
-        log.is_busy[1].assign(std::size_t(layers), false);
+        log.is_stepping.assign(std::size_t(layers), false);
         Pipeline pipeline(pass, chunks, int(log.buffers));
         for (int l = 0; l < layers; ++l) {
           char* const buffers = &states[std::size_t(2 * l)];

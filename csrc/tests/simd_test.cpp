@@ -152,8 +152,8 @@ void check_products(Checks& checks, int set) {
           std::vector<T> c(std::size_t((M + 1) * ldc), untouched);
           const std::int64_t ld_init = init == 2 ? ldc : 0;
           // What is packed has whole vectors for each gate.
-          vectors.product[columns][row_major](M, row_major ? N : padded, K, a.data(), lda, right.data(), ldb,
-                                              init ? first.data() : nullptr, ld_init, c.data(),
+          vectors.product[columns][row_major](M, row_major ? N : padded, K, a.data(), lda,
+                                              right.data(), ldb, init ? first.data() : nullptr, ld_init, c.data(),
                                               ldc);
           for (std::int64_t m = 0; m <= M; ++m)
             for (std::int64_t n = 0; n < ldc; ++n) {
@@ -196,7 +196,8 @@ void check_packing(Checks& checks, int set) {
           const void* of_gates[4] = {};
           for (std::int64_t gate = 0; gate < gates; ++gate)
             of_gates[gate] = &parameters[std::size_t(gate * H)];
-          const std::int64_t rows = transposed ? gates * P : K, columns = transposed ? K : gates * P;
+          const std::int64_t rows = transposed ? gates * P : K;
+          const std::int64_t columns = transposed ? K : gates * P;
           const std::int64_t ld = vectors.padded(columns);
           std::vector<T> packed(std::size_t(rows * ld), std::numeric_limits<T>::quiet_NaN());
           (transposed ? vectors.pack_transposed : vectors.pack)(K, gates, H, of_gates, stride,
