@@ -10,6 +10,8 @@ from torch import Tensor
 from tests.fuzz.call import Call
 
 T = TypeVar("T")
+HUGE = 1e5
+"""The scale of the states, or inputs, of calls with huge values."""
 
 
 def generator(call: Call, purpose: int = 0) -> torch.Generator:
@@ -36,7 +38,7 @@ def draw_values(call: Call, shapes: dict[str, tuple[tuple[int, ...], float]]) ->
         values = {n: v if n in ("input", "h_0") else 20 * v for n, v in values.items()}
     sequences = [values[name] for name in ("input", "h_0") if name in values]
     if call.values == "huge":
-        sequences[-1].mul_(1e3 if dtype.itemsize == 2 else 1e5)
+        sequences[-1].mul_(1e3 if dtype.itemsize == 2 else HUGE)
     elif call.values == "denormal":
         for drawn in sequences:
             drawn.mul_(torch.finfo(dtype).tiny / 16)
