@@ -442,23 +442,26 @@ def test_a_run_killed_at_20_random_moments_ends_as_if_it_were_not(tmp_path, outc
         return process, began
 
     process, began = start(tmp_path / "whole")
-    assert process.wait(timeout=600) == 0
+    with process:
+        assert process.wait(timeout=600) == 0
     seconds = time.monotonic() - began
     draw = random.Random(20)  # noqa: S311 - no secret
     killed = finished = 0
     while killed < 20:
         process, _ = start(tmp_path / str(finished))
-        try:
-            code = process.wait(timeout=draw.uniform(0, 0.7 * seconds))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            assert process.wait() == -signal.SIGKILL
-            killed += 1
-        else:
-            assert code == 0
-            finished += 1
+        with process:
+            try:
+                code = process.wait(timeout=draw.uniform(0, 0.7 * seconds))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                assert process.wait() == -signal.SIGKILL
+                killed += 1
+            else:
+                assert code == 0
+                finished += 1
     process, _ = start(tmp_path / str(finished))
-    assert process.wait(timeout=600) == 0
+    with process:
+        assert process.wait(timeout=600) == 0
     for number in range(finished + 1):
         assert outcome(tmp_path / str(number)) == outcome(tmp_path / "whole")
         left = {path.name for path in (tmp_path / str(number)).iterdir()}
