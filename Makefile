@@ -37,8 +37,9 @@ test-triton: setup  ## run the GPU kernels in Triton's interpreter, on the CPU
 
 CALLS ?= 100000
 SEED ?= 0
-fuzz: setup  ## make CALLS generated calls and write what became of them to fuzz.json
-	$(BIN)/python -m tests.fuzz --calls $(CALLS) --seed $(SEED) --output fuzz.json
+FIGURES ?= fuzz.json
+fuzz: setup  ## make CALLS generated calls and write what became of them to FIGURES
+	$(BIN)/python -m tests.fuzz --calls $(CALLS) --seed $(SEED) --output $(FIGURES)
 
 # Small enough for a few minutes on two cores: fewer units, samples and epochs than the published runs.
 demo: setup  ## run both benchmarks, small, and draw their plots

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Timer
+from typing import Any
 
 import torch
 
@@ -118,7 +119,7 @@ def _chunks(calls: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + _CALLS_OF_WORKER, calls)
 
 
-def fuzz(seed: int, calls: int, jobs: int) -> dict[str, object]:
+def fuzz(seed: int, calls: int, jobs: int) -> dict[str, Any]:
     """Make calls and return the figures, printing each failure as it is found."""
     command = [sys.executable, "-m", "tests.fuzz", "--seed", str(seed), "--work"]
     began = time.monotonic()
@@ -155,6 +156,14 @@ def fuzz(seed: int, calls: int, jobs: int) -> dict[str, object]:
     }
 
 
+def summary(figures: dict[str, Any]) -> str:
+    """The figures in a line, as the page on testing shows them."""
+    return (
+        f"{figures['calls']} calls in {figures['seconds']} s: {figures['right']} right, "
+        f"{figures['refused']} refused as they should be, {len(figures['failures'])} failures"
+    )
+
+
 def main() -> int:
     """Run the command line; return 1 if a call failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
@@ -175,10 +184,7 @@ def main() -> int:
     figures = fuzz(options.seed, options.calls, options.jobs)
     if options.output:
         options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    print(
-        f"{figures['calls']} calls in {figures['seconds']} s: {figures['right']} right, "
-        f"{figures['refused']} refused as they should be, {len(figures['failures'])} failures"
-    )
+    print(summary(figures))
     return bool(figures["failures"])
 
 

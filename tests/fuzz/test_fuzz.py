@@ -1,5 +1,6 @@
 """The generator of calls: what it notices, and a minute of it."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from brc_pytorch import ops
-from tests.fuzz.__main__ import ROOT, make, run_workers
+from tests.fuzz.__main__ import ROOT, make, run_workers, summary
 from tests.fuzz.call import Call
 from tests.fuzz.draw import draw
 
@@ -110,6 +111,12 @@ def test_a_crash_is_known_by_its_call_and_the_others_are_made():
 def test_a_worker_that_cannot_start_is_an_error():
     with pytest.raises(RuntimeError, match="no such worker"):
         run_workers([sys.executable, "-c", "raise SystemExit('no such worker')"], 0, 9)
+
+
+def test_the_page_shows_the_published_figures():
+    figures = json.loads((ROOT / "docs" / "fuzz.json").read_text(encoding="utf-8"))
+    assert figures["right"] + figures["refused"] + len(figures["failures"]) == figures["calls"]
+    assert summary(figures) in (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
