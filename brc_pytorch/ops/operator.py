@@ -210,10 +210,7 @@ def _scan(
     keep: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     call = checked(recurrence, input, states, parameters, lengths, reverse)
-    if choice.forced is None:
-        backend = choice.chosen.get((input.device.type, recurrence), REFERENCE)
-    else:
-        backend = forced_backend(choice.forced, input.device, recurrence)
+    backend = chosen_backend(input, recurrence)
     results = output, last, saved = empty_results(call, backend, keep)
     if input.dtype in backend.dtypes:
         backend.forward(call, output, last, saved)
