@@ -56,8 +56,9 @@ Forward = Callable[[Call, Tensor, Tensor, Tensor], None]
 # gradients. What it is given belongs to autograd and is only read. ``saved`` has no elements where
 # the forward pass was not told that a backward pass would come.
 Backward = Callable[[Call, Tensor | None, Tensor | None, Tensor, Tensor, Gradients], None]
-# (recurrence, input (T, B, I), states, each (L, B, H), parameters gate by gate, layer by layer,
-# lengths, output (T, B, H), last states, each (L, B, H)): writes the last two.
+# (recurrence, input (T, B, I), states, each (L, B, H), parameters layer by layer, as
+# ``recurrence.layouts`` lists them, lengths, output (T, B, H), last states, each (L, B, H)): writes
+# the last two.
 Layers = Callable[
     [Recurrence, Tensor, Sequence[Tensor], Sequence[Tensor], Tensor | None, Tensor, list[Tensor]],
     None,
@@ -210,8 +211,15 @@ def _check_device(name: str, device: torch.device) -> None:
         raise RuntimeError(f"backend {name!r} computes on {needed} tensors, got input on {device}")
 
 
-def say_once_that_kernels_are_missing(device_type: str) -> None:
-    """Warn that the reference stands in for kernels that another installation would have."""
-    if device_type in MISSING and device_type not in _said:
-        _said.add(device_type)
-        warnings.warn(MISSING[device_type], RuntimeWarning, stacklevel=4)
+def say_once_that_kernels_are_missing(device_type: str, recurrence: str) -> None:
+    """Warn that the reference stands in for kernels that there could be."""
+    missing = MISSING.get(device_type)
+    there = [name for of_device, name in choice.chosen if of_device == device_type]
+    if there:
+        missing = (
+            f"brc_pytorch's kernels for {device_type} compute {there}: "
+            f"{recurrence!r} runs step by step, and much slower"
+        )
+    if missing is not None and missing not in _said:
+        _said.add(missing)
+        warnings.warn(missing, RuntimeWarning, stacklevel=4)

@@ -5,7 +5,7 @@ from torch import Tensor
 from brc_pytorch.ops.operator import scan
 
 
-def _bistable(
+def _of_one_state(
     recurrence: str,
     input: Tensor,
     h_0: Tensor,
@@ -57,7 +57,7 @@ def brc(
 
     Source: Vecoven, Ernst and Drion, PLOS ONE 2021, section "Bistable recurrent cells".
     """
-    return _bistable("brc", input, h_0, kernel, memory, bias, lengths, reverse)
+    return _of_one_state("brc", input, h_0, kernel, memory, bias, lengths, reverse)
 
 
 def nbrc(
@@ -97,4 +97,88 @@ def nbrc(
 
     Source: Vecoven, Ernst and Drion, PLOS ONE 2021, section "Bistable recurrent cells".
     """
-    return _bistable("nbrc", input, h_0, kernel, memory, bias, lengths, reverse)
+    return _of_one_state("nbrc", input, h_0, kernel, memory, bias, lengths, reverse)
+
+
+def gru(
+    input: Tensor,
+    h_0: Tensor,
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    r"""The gated recurrent unit (GRU) over a sequence, with the equations of :class:`torch.nn.GRU`.
+
+    .. math::
+        r_t &= \sigma(W_{ir} x_t + b_{ir} + W_{hr} h_{t-1} + b_{hr}) \\
+        z_t &= \sigma(W_{iz} x_t + b_{iz} + W_{hz} h_{t-1} + b_{hz}) \\
+        n_t &= \tanh(W_{in} x_t + b_{in} + r_t \odot (W_{hn} h_{t-1} + b_{hn})) \\
+        h_t &= (1 - z_t) \odot n_t + z_t \odot h_{t-1}
+
+    Args:
+        input: x_1 to x_T, (T, B, I), T > 0.
+        h_0: the state before the first step, (B, H).
+        kernel: W_ir, W_iz, W_in, transposed, side by side, (I, 3H): torch's ``weight_ih.T``.
+        memory: W_hr, W_hz, W_hn, transposed, side by side, (H, 3H): torch's ``weight_hh.T``.
+        bias: b_ir, b_iz, b_in, b_hr, b_hz, b_hn side by side, (6H). Default: none.
+        lengths: as for :func:`brc`.
+        reverse: as for :func:`brc`.
+
+    Returns:
+        As :func:`brc` does.
+
+    Raises:
+        ValueError: a tensor has the wrong shape, dtype (outside autocast) or device.
+        RuntimeError: the backend asked for by name cannot run on this device.
+
+    Source: Cho et al., EMNLP 2014, section 2.3; with torch's place of r_t, behind the product.
+    """
+    return _of_one_state("gru", input, h_0, kernel, memory, bias, lengths, reverse)
+
+
+def lstm(
+    input: Tensor,
+    states: tuple[Tensor, Tensor],
+    kernel: Tensor,
+    memory: Tensor,
+    bias: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    r"""The long short-term memory (LSTM) over a sequence, with :class:`torch.nn.LSTM`'s equations.
+
+    .. math::
+        i_t &= \sigma(W_{ii} x_t + b_{ii} + W_{hi} h_{t-1} + b_{hi}) \\
+        f_t &= \sigma(W_{if} x_t + b_{if} + W_{hf} h_{t-1} + b_{hf}) \\
+        g_t &= \tanh(W_{ig} x_t + b_{ig} + W_{hg} h_{t-1} + b_{hg}) \\
+        o_t &= \sigma(W_{io} x_t + b_{io} + W_{ho} h_{t-1} + b_{ho}) \\
+        c_t &= f_t \odot c_{t-1} + i_t \odot g_t \\
+        h_t &= o_t \odot \tanh(c_t)
+
+    Args:
+        input: x_1 to x_T, (T, B, I), T > 0.
+        states: h_0 and c_0, the states before the first step, each (B, H).
+        kernel: W_ii, W_if, W_ig, W_io, transposed, side by side, (I, 4H): torch's ``weight_ih.T``.
+        memory: W_hi, W_hf, W_hg, W_ho, transposed, side by side, (H, 4H): ``weight_hh.T``.
+        bias: b_ii, b_if, b_ig, b_io, b_hi, b_hf, b_hg, b_ho side by side, (8H). Default: none.
+        lengths: as for :func:`brc`.
+        reverse: as for :func:`brc`.
+
+    Returns:
+        The output sequence (T, B, H), as :func:`brc` returns it; and the last states h and c, each
+        (B, H), each row's own.
+
+    Raises:
+        ValueError: a tensor has the wrong shape, dtype (outside autocast) or device.
+        RuntimeError: the backend asked for by name cannot run on this device.
+
+    Source: Hochreiter and Schmidhuber, Neural Computation 9(8), 1997, with the forget gate of
+    Gers, Schmidhuber and Cummins, Neural Computation 12(10), 2000.
+    """
+    parameters = (kernel, memory) if bias is None else (kernel, memory, bias)
+    output, (h_n, c_n) = scan("lstm", input, states, parameters, lengths, reverse)
+    return output, (h_n, c_n)

@@ -316,6 +316,25 @@ library.impl("scan", _scan_autograd, "Autograd")
 torch.library.register_fake("brc_pytorch::scan", _scan_fake, lib=library)
 
 
+def _stacked(recurrence: str, states: tuple[Tensor, ...]) -> Tensor:
+    """The states of a recurrence that has several, (S, B, H)."""
+    count = len(RECURRENCES[recurrence].states) if recurrence in RECURRENCES else len(states)
+    if not states or len(states) != count:
+        raise ValueError(f"states: expected {count} of {recurrence!r}, got {len(states)}")
+    first = states[0]
+    for place, state in enumerate(states):
+        if state.shape != first.shape or state.device != first.device:
+            raise ValueError(
+                f"states[{place}]: expected shape {tuple(first.shape)} on {first.device}, as "
+                f"states[0], got {tuple(state.shape)} on {state.device}"
+            )
+        if state.dtype != first.dtype and not mixes_dtypes(first.device):
+            raise ValueError(
+                f"states[{place}]: expected dtype {first.dtype}, as states[0], got {state.dtype}"
+            )
+    return torch.stack(states)
+
+
 def scan(
     recurrence: str,
     input: Tensor,
@@ -327,11 +346,11 @@ def scan(
     """Run a recurrence over a sequence.
 
     Args:
-        recurrence: its name, ``"brc"`` or ``"nbrc"``.
+        recurrence: its name, ``"brc"``, ``"nbrc"``, ``"gru"`` or ``"lstm"``.
         input: x_1 to x_T, (T, B, I), T > 0.
         states: the states before the first step, each (B, H).
         parameters: those of the recurrence, stacked: kernel, memory and, if there is one, bias; see
-            :func:`brc_pytorch.ops.brc` and :func:`brc_pytorch.ops.nbrc`.
+            :func:`brc_pytorch.ops.brc` and its like.
         lengths: how many steps of each row are data, (B), integers from 0 to T; a value outside
             counts as the nearest of these. Default: all T.
         reverse: go from each row's last step to its first. Default: False.
@@ -350,9 +369,9 @@ def scan(
     if not direct and choice.forced is None:
         kind = input.device.type
         if (kind, recurrence) not in choice.chosen and not torch.compiler.is_compiling():
-            say_once_that_kernels_are_missing(kind)
+            say_once_that_kernels_are_missing(kind, recurrence)
             direct = True  # autograd's own backward pass need not run the equations twice
-    stacked = states[0].unsqueeze(0) if len(states) == 1 else torch.stack(states)
+    stacked = states[0].unsqueeze(0) if len(states) == 1 else _stacked(recurrence, states)
     if direct:
         mixed = mixes_dtypes(input.device)
         call = checked(recurrence, input, stacked, parameters, lengths, reverse, mixed)

@@ -39,8 +39,9 @@ class Recurrence:
         parameters: what one layer has, in the operators' order; only the last may be left out.
         project: what the input contributes to all gates, from x_t (*, I) and the parameters.
         update: the next state, from that, the state and the parameters.
-        layouts: for a number of tensors that hold one gate each, the parameters that they are: how
-            many gates each of ``parameters`` has, and the ``rows`` of every tensor.
+        apart: where several layers run at once, how many gates a tensor of parameters holds.
+        layouts: for the number of such tensors of a layer, what they are: how many each of
+            ``parameters`` has, and the ``rows`` of every tensor.
     """
 
     name: str
@@ -48,17 +49,19 @@ class Recurrence:
     parameters: tuple[Parameter, ...]
     project: Callable[..., Tensor]
     update: Callable[..., Any]
+    apart: int = 1
     layouts: dict[int, tuple[tuple[int, ...], tuple[str | None, ...]]] = field(init=False)
 
     def __post_init__(self) -> None:
         layouts = {}
         for gates in product(*(parameter.gates for parameter in self.parameters)):
+            tensors = tuple(count // self.apart for count in gates)
             rows = [
                 parameter.rows
-                for parameter, count in zip(self.parameters, gates, strict=True)
+                for parameter, count in zip(self.parameters, tensors, strict=True)
                 for _ in range(count)
             ]
-            layouts[len(rows)] = gates, tuple(rows)
+            layouts[len(rows)] = tensors, tuple(rows)
         object.__setattr__(self, "layouts", layouts)
 
     def scan(
@@ -105,6 +108,30 @@ RECURRENCES = {
             ),
             project=reference.project,
             update=reference.nbrc_update,
+        ),
+        Recurrence(
+            "gru",
+            states=("h_0",),
+            parameters=(
+                Parameter("kernel", "I", (3,)),
+                Parameter("memory", "H", (3,)),
+                Parameter("bias", None, (6, 0)),
+            ),
+            project=reference.torch_project,
+            update=reference.gru_update,
+            apart=3,
+        ),
+        Recurrence(
+            "lstm",
+            states=("h_0", "c_0"),
+            parameters=(
+                Parameter("kernel", "I", (4,)),
+                Parameter("memory", "H", (4,)),
+                Parameter("bias", None, (8, 0)),
+            ),
+            project=reference.torch_project,
+            update=reference.lstm_update,
+            apart=4,
         ),
     )
 }

@@ -12,8 +12,15 @@ the order c (update), a (feedback), candidate:
 - ``bias`` (2H): b_c, b_a. The paper's candidate has none; for comparison with implementations that
   have one, (3H) adds it.
 
-Source: Vecoven, Ernst and Drion, "A bio-inspired bistable recurrent cell allows for long-lasting
-memory", PLOS ONE 16(6), 2021, section "Bistable recurrent cells" (arXiv 2006.05252).
+Those of the GRU (gates r, z, n) and the LSTM (i, f, g, o) are torch's, transposed:
+
+- ``kernel`` (I, 3H) or (I, 4H): ``weight_ih.T``;
+- ``memory`` (H, 3H) or (H, 4H): ``weight_hh.T``, used as h @ W;
+- ``bias`` (6H) or (8H): ``bias_ih`` and ``bias_hh`` side by side.
+
+Source of the bistable cells: Vecoven, Ernst and Drion, "A bio-inspired bistable recurrent cell
+allows for long-lasting memory", PLOS ONE 16(6), 2021, section "Bistable recurrent cells" (arXiv
+2006.05252).
 """
 
 from collections.abc import Callable
@@ -240,6 +247,52 @@ def nbrc_gates(
 ) -> tuple[Tensor, Tensor]:
     """The gates (a_t, c_t) of the nBRC: :func:`brc_gates` with memory W_c, W_a, (H, 2H)."""
     return _gates(project(input, kernel, memory, bias), state, memory, _nbrc_feedback)
+
+
+def torch_project(
+    input: Tensor,
+    kernel: Tensor,
+    memory: Tensor,  # noqa: ARG001 - as for project
+    bias: Tensor | None = None,
+) -> Tensor:
+    """What the input contributes to a GRU or LSTM: W x + b_ih, gates side by side, (*, G * H)."""
+    projected = input @ kernel
+    return projected if bias is None else projected + bias.chunk(2)[0]
+
+
+def _recalled(state: Tensor, memory: Tensor, bias: Tensor | None) -> Tensor:
+    """What the state contributes to a GRU or LSTM: W h + b_hh, gates side by side, (*, G * H)."""
+    recalled = state @ memory
+    return recalled if bias is None else recalled + bias.chunk(2)[1]
+
+
+def gru_update(
+    projected: Tensor,
+    state: Tensor,
+    kernel: Tensor,  # noqa: ARG001 - as for project
+    memory: Tensor,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """The GRU's h_t from what :func:`torch_project` made of x_t, and h_{t-1}."""
+    input_r, input_z, input_n = projected.chunk(3, dim=-1)
+    state_r, state_z, state_n = _recalled(state, memory, bias).chunk(3, dim=-1)
+    r, z = torch.sigmoid(input_r + state_r), torch.sigmoid(input_z + state_z)
+    n = torch.tanh(input_n + r * state_n)
+    return (1 - z) * n + z * state
+
+
+def lstm_update(
+    projected: Tensor,
+    state: tuple[Tensor, Tensor],
+    kernel: Tensor,  # noqa: ARG001 - as for project
+    memory: Tensor,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The LSTM's h_t and c_t from what :func:`torch_project` made of x_t, h_{t-1} and c_{t-1}."""
+    hidden, cell = state
+    i, f, g, o = (projected + _recalled(hidden, memory, bias)).chunk(4, dim=-1)
+    cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(cell), cell
 
 
 def peephole_lstm_step(

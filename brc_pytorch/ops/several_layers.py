@@ -45,9 +45,9 @@ def check_layers(
             f"got {len(parameters)} for {layers}"
         )
     shapes: list[tuple[int, ...]] = [(layers, input.shape[1], hidden)] * len(states)
-    features = input.shape[2]
+    features, width = input.shape[2], recurrence.apart * hidden
     for _ in range(layers):
-        of_layer = {"I": (features, hidden), "H": (hidden, hidden), None: (hidden,)}
+        of_layer = {"I": (features, width), "H": (hidden, width), None: (width,)}
         shapes += map(of_layer.__getitem__, recurrence.layouts[count][1])
         features = hidden
     require(input, (*states, *parameters), shapes, recurrence.states, mixed)
@@ -61,7 +61,7 @@ def _scan_layers(
     parameters: Sequence[Tensor],
     lengths: Tensor | None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Layers one upon the other: states (L, B, H), parameters gate by gate, layer by layer."""
+    """Layers one upon the other: states (L, B, H), parameters layer by layer."""
     known = check_layers(recurrence, input, states, parameters, lengths)
     backend = chosen_backend(input, recurrence)
     if backend.layers is None or input.dtype not in backend.dtypes:
@@ -105,10 +105,10 @@ def one_by_one(
     last, at = [], 0
     for layer in range(layers):
         stacked = []
-        for gates in recurrence.layouts[count][0]:
-            if gates:
-                stacked.append(torch.cat([*parameters[at : at + gates]], dim=-1))
-            at += gates
+        for tensors in recurrence.layouts[count][0]:
+            if tensors:
+                stacked.append(torch.cat([*parameters[at : at + tensors]], dim=-1))
+            at += tensors
         of_layer = torch.stack([state[layer] for state in states])
         input, last_of_layer, _ = run(recurrence.name, input, of_layer, stacked, lengths, False)
         last.append(last_of_layer)
@@ -134,13 +134,14 @@ def scan_layers(
     """Run layers of one recurrence in one call, each taking the outputs of the one before.
 
     Args:
-        recurrence: its name, ``"brc"`` or ``"nbrc"``.
+        recurrence: its name, ``"brc"``, ``"nbrc"``, ``"gru"`` or ``"lstm"``.
         input: x_1 to x_T, (T, B, I), T > 0.
         states: the states before the first step, each (L, B, H).
-        layers: for each layer its parameters gate by gate, those of the first taking I inputs,
-            those of the others H. Of the bistable cells: U_c, U_a, U, each (I, H); w_c, w_a, each
+        layers: for each layer its parameters, those of the first taking I inputs, those of the
+            others H. Of the bistable cells, gate by gate: U_c, U_a, U, each (I, H); w_c, w_a, each
             (H), or W_c, W_a, each (H, H); and the biases b_c, b_a (and the candidate's), each (H),
-            or none.
+            or none. Of the GRU and the LSTM, the gates of a tensor side by side: the kernel
+            (I, G * H), the memory (H, G * H); and b_ih, b_hh, each (G * H), or none; G is 3 or 4.
         lengths: how many steps of each row are data, (B) integers. Default: all T.
 
     Returns:

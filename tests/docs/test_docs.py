@@ -217,6 +217,8 @@ EXPORTS = {
         "brc",
         "brc_gates",
         "brc_step",
+        "gru",
+        "lstm",
         "nbrc",
         "nbrc_gates",
         "nbrc_step",

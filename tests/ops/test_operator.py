@@ -130,8 +130,54 @@ def test_compiles_without_a_graph_break():
     torch.testing.assert_close(compiled(**given), ops.nbrc(**given))
 
 
-def test_a_missing_triton_is_announced_once(monkeypatch):
+def test_missing_kernels_are_announced_once(monkeypatch):
     monkeypatch.setattr(backends, "_said", set())
+    monkeypatch.setattr(backends.choice, "chosen", {})
+    say = backends.say_once_that_kernels_are_missing
     with pytest.warns(RuntimeWarning, match="no Triton"):
-        backends.say_once_that_kernels_are_missing("cuda")
-    backends.say_once_that_kernels_are_missing("cuda")  # a second warning would be an error
+        say("cuda", "brc")
+    say("cuda", "brc")  # a second warning would be an error
+    backends.choice.chosen["cuda", "brc"] = backends.choice.backends["reference"]
+    with pytest.warns(RuntimeWarning, match=r"for cuda compute \['brc'\]: 'gru' runs step by step"):
+        say("cuda", "gru")
+    say("cuda", "gru")
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "expected"),
+    [
+        ("states", (), r"states: expected 2 of 'lstm', got 0"),
+        ("states", torch.randn(1, 2, 4).unbind(), r"states: expected 2 of 'lstm', got 1"),
+        ("states", torch.randn(3, 2, 4).unbind(), r"states: expected 2 of 'lstm', got 3"),
+        (
+            "states",
+            (torch.randn(2, 4), torch.randn(2, 5)),
+            r"states\[1\]: expected shape \(2, 4\) on cpu, as states\[0\], got \(2, 5\) on cpu",
+        ),
+        (
+            "states",
+            (torch.randn(2, 4), torch.randn(2, 4, device="meta")),
+            r"states\[1\]: expected .* on cpu, as states\[0\], got .* on meta",
+        ),
+        (
+            "states",
+            (torch.randn(2, 4), torch.randn(2, 4).double()),
+            r"states\[1\]: expected dtype torch.float32, as states\[0\], got torch.float64",
+        ),
+        ("kernel", torch.randn(3, 12), r"kernel: expected shape \(3, 16\), got \(3, 12\)"),
+        ("memory", torch.randn(4, 12), r"memory: expected shape \(4, 16\), got \(4, 12\)"),
+        ("bias", torch.randn(16), r"bias: expected shape \(32,\), got \(16,\)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:brc_pytorch's kernels for cpu")
+def test_bad_input_of_a_recurrence_with_two_states_is_named(name, bad, expected):
+    given = {
+        "input": torch.randn(5, 2, 3),
+        "states": torch.randn(2, 2, 4).unbind(),
+        "kernel": torch.randn(3, 16),
+        "memory": torch.randn(4, 16),
+        "bias": torch.randn(32),
+    }
+    ops.lstm(**given)
+    with pytest.raises(ValueError, match=expected):
+        ops.lstm(**{**given, name: bad})
