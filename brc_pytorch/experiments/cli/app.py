@@ -27,7 +27,7 @@ from brc_pytorch.experiments.tasks import TASKS
 
 app = typer.Typer(
     name="brc",
-    help="Compare bistable recurrent cells with other ones on the benchmarks.",
+    help="Train and compare recurrent cells on tasks that need long memory.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,8 +45,8 @@ def sweep_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the experiments' folders. Stopped runs in them are continued, "
-            "finished ones kept.",
+            help="Folder for the experiments' output folders. Runs in them that were stopped are "
+            "continued, finished ones are kept.",
             show_default="results/ and the file's name",
             rich_help_panel=RUNNING,
         ),
@@ -56,9 +56,9 @@ def sweep_command(
     dask: Dask = None,
     tensorboard: TensorBoard = False,
 ) -> None:
-    """Train all runs of the experiments that a file describes, each experiment into its own folder.
+    """Train all the runs that a file describes, with a folder for each experiment.
 
-    The same command continues runs that were stopped.
+    To continue runs that were stopped, repeat the command.
     """
     from brc_pytorch.experiments.train.sweep_file import read_sweep  # noqa: PLC0415 - takes seconds
 
@@ -69,7 +69,7 @@ def sweep_command(
 
 @app.command()
 def plot(directory: Directory) -> None:
-    """Draw the plots of an output folder from its files."""
+    """Plot the results in an output folder."""
     from brc_pytorch.experiments.show import plots  # noqa: PLC0415 - takes seconds
 
     experiment = read(directory)
@@ -82,7 +82,7 @@ def plot(directory: Directory) -> None:
 
 @app.command()
 def table(directory: Directory) -> None:
-    """Print the table of an output folder from its files."""
+    """Print the results in an output folder as a table."""
     experiment = read(directory)
     print_table(experiment)
     end_with(experiment.damaged)
@@ -96,12 +96,12 @@ def report(
     output: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
     compare: Annotated[
         Path | None,
-        typer.Option(help="JSON file of somebody else's results to put beside these."),
+        typer.Option(help="JSON file with somebody else's results, for comparison."),
     ] = None,
 ) -> None:
-    """Write one HTML page about output folders, which needs nothing but itself.
+    """Write a self-contained HTML page about one or more output folders.
 
-    It has the tables and plots, settings, runs, versions, machines and commands.
+    It has all tables and plots, with the settings, versions, machines and commands behind them.
     """
     from brc_pytorch.experiments.show.report import write_report  # noqa: PLC0415 - takes seconds
 

@@ -27,19 +27,27 @@ def _list_of(what: str, help: str) -> Any:  # noqa: ANN401 - Typer's options hav
     return typer.Option(help=help, metavar=f"{what},...", rich_help_panel=_COMPARISON)
 
 
-Cells = Annotated[str, _list_of("NAME", f"Cells: {', '.join(CELLS)}, or module:Class of your own.")]
-Seeds = Annotated[str, _list_of("INT", "A run of each, with its own data and first weights.")]
+Cells = Annotated[
+    str,
+    _list_of("NAME", f"Cells to compare: {', '.join(CELLS)}, or module:Class for one of your own."),
+]
+Seeds = Annotated[
+    str,
+    _list_of(
+        "INT", "Random seeds; each gives every cell a run, with its own data and initial weights."
+    ),
+]
 Output = Annotated[
     Path,
     typer.Option(
-        help="Folder of the results. Stopped runs in it are continued, finished ones kept.",
+        help="Output folder. Runs in it that were stopped are continued, finished ones are kept.",
         rich_help_panel=RUNNING,
     ),
 ]
 Jobs = Annotated[
     int | None,
     typer.Option(
-        help="Runs trained at a time, each with its share of the cores.",
+        help="Number of runs trained at the same time; they share the cores.",
         min=1,
         show_default="1, or with CUDA one a device",
         rich_help_panel=RUNNING,
@@ -48,7 +56,7 @@ Jobs = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        help="cpu, cuda (every device), cuda:1 (that one) or auto.",
+        help="cpu, cuda (all devices), cuda:1 (that one) or auto.",
         metavar="NAME",
         rich_help_panel=RUNNING,
     ),
@@ -56,8 +64,8 @@ Device = Annotated[
 Dask = Annotated[
     str | None,
     typer.Option(
-        help="Train on the workers of the Dask cluster with this scheduler instead, "
-        "tcp://HOST:8786. They write to the same output folder.",
+        help="Train on the workers of a Dask cluster instead; the address of its scheduler, "
+        "tcp://HOST:8786. The workers must see the same output folder.",
         metavar="ADDRESS",
         rich_help_panel=RUNNING,
     ),
@@ -66,7 +74,7 @@ TensorBoard = Annotated[
     bool,
     typer.Option(
         "--tensorboard",
-        help="Also keep a log of every run for TensorBoard, beside its other files.",
+        help="Also write a TensorBoard log of every run, beside its other files.",
         rich_help_panel=RUNNING,
     ),
 ]
@@ -138,7 +146,7 @@ def task_command(task: type[Task]) -> Callable[..., None]:
     }
     # What Typer reads of a function.
     command.__doc__ = (
-        f"{inspect.getdoc(task)}\n\nThe same command continues runs that were stopped."
+        f"{inspect.getdoc(task)}\n\nTo continue runs that were stopped, repeat the command."
     )
     command.__annotations__ = {name: annotation for name, (annotation, _) in options.items()}
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # mypy has no word for it
