@@ -4,7 +4,7 @@ BIN := .venv/bin
 RELEASE := build/release-env/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow test-kernels test-triton fuzz check demo wheels release-check clean
+.PHONY: help setup test test-slow test-kernels test-triton fuzz check docs demo wheels release-check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ check: setup  ## lint, formatting, types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: setup  ## build the documentation site into build/docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
 
 build/release-env/.ready: release/requirements.txt
 	$(PYTHON) -m venv build/release-env

@@ -25,7 +25,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name of the run's directory: the cell, the task's dimensions and the seed."""
+        """Name of the run's directory, of the cell, the task's dimensions and the seed."""
         dimensions = [f"{key}{getattr(self.task, key)}" for key in self.task.dimensions]
         return "-".join([self.cell.replace(":", "."), *dimensions, f"seed{self.seed}"])
 
