@@ -14,7 +14,7 @@ from brc_pytorch.layers.checks import (
     check_size,
 )
 from brc_pytorch.ops.operator import scan
-from brc_pytorch.ops.reference import mask_padding
+from brc_pytorch.ops.reference import mask_padding, states_before
 from brc_pytorch.ops.several_layers import scan_layers
 
 Initializer = Callable[[Tensor], object]
@@ -249,14 +249,7 @@ class BistableCell(nn.Module):
         if lengths is not None:
             check_lengths(lengths, batch)
         input, valid = mask_padding(input, lengths)
-        if reverse:
-            previous = torch.cat((output[1:], state.unsqueeze(0)))
-            if valid is not None:
-                # The step after a row's last is padding: the row came in there with h_0.
-                going_on = torch.cat((valid[1:], valid.new_ones(1, *valid.shape[1:])))
-                previous = torch.where(going_on, previous, state)
-        else:
-            previous = torch.cat((state.unsqueeze(0), output[:-1]))
+        previous = states_before(output, state, valid, reverse)
         a, c = self._gates(input, previous, *parameters)
         if valid is None:
             return a, c

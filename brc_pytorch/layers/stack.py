@@ -8,7 +8,7 @@ depend on the way.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,26 @@ from brc_pytorch.layers.form import (
     parts,
 )
 from brc_pytorch.layers.scan import KNOWN_CELLS, fused_kernel, scan_by_steps, scan_fused
+
+
+class CellPass(NamedTuple):
+    """What one cell of a network took and gave, in the form that runs.
+
+    Attributes:
+        cell: the cell.
+        input: x_1 to x_T, (T, B, I); in layers above the first the outputs of the one below.
+        output: its hidden states, (T, B, H), zero where a row has ended.
+        state: the state before its first step, (B, H) or a pair of these.
+        lengths: how many steps of each row are data, (B) integers, or None for all T.
+        reverse: whether it goes from each row's last step to its first.
+    """
+
+    cell: nn.Module
+    input: Tensor
+    output: Tensor
+    state: State
+    lengths: Tensor | None
+    reverse: bool
 
 
 class Stack(nn.Module):
@@ -76,9 +96,7 @@ class Stack(nn.Module):
                     f"cells[{index}]: expected a cell with gates, a method gates(input, output, "
                     f"state, lengths, reverse), got a {type(cell).__name__}, which has none"
                 )
-        sequence, state, lengths = enter(input, state, self._expected(cells))
-        gates: list[tuple[Tensor, ...]] = []
-        self._run_one_by_one(cells, sequence, state, lengths, gates)
+        gates = [tuple(of.cell.gates(*of[1:])) for of in self.cell_passes(input, state)]  # type: ignore[operator]
         for index, of_cell in enumerate(gates):
             if len(of_cell) != len(gates[0]):
                 raise ValueError(
@@ -89,6 +107,23 @@ class Stack(nn.Module):
             leave_gates(torch.stack(gate), input, self.batch_first)
             for gate in zip(*gates, strict=True)
         )
+
+    def cell_passes(self, input: Input, state: State | None = None) -> list[CellPass]:
+        """What every cell of the network takes and gives, for whoever looks inside.
+
+        Args:
+            input: as the network takes it.
+            state: the same.
+
+        Returns:
+            One for each layer and direction, in the order of ``cells``. The rows of a packed
+            sequence are in its own order, longest first.
+        """
+        cells = [*self.cells]
+        sequence, state, lengths = enter(input, state, self._expected(cells))
+        passes: list[CellPass] = []
+        self._run_one_by_one(cells, sequence, state, lengths, passes)
+        return passes
 
     def _expected(self, cells: Sequence[nn.Module]) -> Expected:
         weight = None
@@ -114,7 +149,7 @@ class Stack(nn.Module):
         input: Tensor,
         state: State,
         lengths: Tensor | None,
-        gates: list[tuple[Tensor, ...]] | None = None,
+        passes: list[CellPass] | None = None,
     ) -> tuple[Tensor, State]:
         """Run cell after cell.
 
@@ -123,7 +158,7 @@ class Stack(nn.Module):
             input: x_1 to x_T, (T, B, I).
             state: the states before the first step, (cells, B, H) or a pair of these.
             lengths: how many steps of each row are data, (B) integers, or None for all T.
-            gates: a list to which each cell's gates are added.
+            passes: a list to which what each cell took and gave is added.
 
         Returns:
             The last layer's hidden states, (T, B, directions * H), and the last states of all.
@@ -138,9 +173,8 @@ class Stack(nn.Module):
                 output, last_of_cell = _scan(cells[index], input, initial[index], *arguments)
                 last.append(parts(last_of_cell))
                 self._check_last(index, last[-1], input.shape[1])
-                if gates is not None:
-                    found = cells[index].gates(input, output, initial[index], *arguments)  # type: ignore[operator]
-                    gates.append(tuple(found))
+                if passes is not None:
+                    passes.append(CellPass(cells[index], input, output, initial[index], *arguments))
                 outputs.append(output)
             input = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
             if self.dropout and layer < self.layers - 1:

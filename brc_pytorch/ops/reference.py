@@ -113,6 +113,28 @@ def mask_padding(input: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor 
     return torch.where(valid, input, 0), valid
 
 
+def states_before(output: Tensor, state: Tensor, valid: Tensor | None, reverse: bool) -> Tensor:
+    """The state that every step of a sequence started from.
+
+    Args:
+        output: the states after the steps, (T, B, H).
+        state: the one before the first, (B, H).
+        valid: which steps are data, (T, B, 1), or None for all.
+        reverse: whether the steps were taken from each row's last to its first.
+
+    Returns:
+        (T, B, H), anything where a row has ended.
+    """
+    if not reverse:
+        return torch.cat((state.unsqueeze(0), output[:-1]))
+    before = torch.cat((output[1:], state.unsqueeze(0)))
+    if valid is None:
+        return before
+    # The step after a row's last is padding: the row came in there with h_0.
+    going_on = torch.cat((valid[1:], valid.new_ones(1, *valid.shape[1:])))
+    return torch.where(going_on, before, state)
+
+
 def loop(
     step: Callable[[Tensor, StateT], StateT],
     input: Tensor,

@@ -101,6 +101,23 @@ def test_gates_can_be_trained_through(name):
         torch.testing.assert_close(rnn.gates(x), rnn.gates(x.clone().requires_grad_()))
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_each_cell_takes_what_the_layer_below_gives(bidirectional):
+    rnn = NBRC(3, 5, 2, bidirectional=bidirectional, dropout=0.5).eval()
+    x, state = torch.randn(7, 4, 3), torch.randn(len(rnn.cells), 4, 5)
+    passes = rnn.cell_passes(x, state)
+    directions = 2 if bidirectional else 1
+    assert [of.cell for of in passes] == [*rnn.cells]
+    assert [of.reverse for of in passes] == [False, True][:directions] * 2
+    below = torch.cat([of.output for of in passes[:directions]], dim=-1)
+    output, _ = rnn(x, state)
+    for index, of in enumerate(passes):
+        assert (of.input == (x if index < directions else below)).all()
+        assert (of.state == state[index]).all()
+        torch.testing.assert_close(of.cell.scan(of.input, *of[3:])[0], of.output)
+    torch.testing.assert_close(torch.cat([of.output for of in passes[-directions:]], -1), output)
+
+
 def test_a_cell_of_ones_own_may_have_gates():
     class Leaky(nn.Module):
         """A pair of states, and one gate: how much of its state it forgets."""
