@@ -3,89 +3,66 @@
 Needs the extra ``[onnx]``.
 """
 
-# mypy: ignore-errors
-# onnxscript reads the functions below as ONNX graphs: it takes the types of their arguments from
-# use, and from their annotations only the number of results.
-
-from collections.abc import Callable
-from typing import Any, Sequence  # noqa: UP035 - on Python 3.10 onnxscript takes no other for a list
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from onnxscript import graph, script
-from onnxscript import opset18 as op
-from onnxscript.onnx_types import FLOAT
+from onnxscript import ir, opset18
+
+op: Any = opset18  # its own types are those of tensors, not of a graph's values
 
 
-@script(default_opset=op)
-def _brc(
-    input,
-    h_0,
-    kernel,
-    memory,
-    bias,
-    one,
-    directions: Sequence[int],
-) -> tuple[FLOAT, FLOAT]:
-    projected = op.Add(op.MatMul(input, kernel), bias)
-    w_c, w_a = op.Split(memory, num_outputs=2, axis=-1)
+class _Step(ir.tape.Tape):
+    """The graph of one step of a recurrence, which a ``Scan`` runs over time.
 
-    @graph()
-    def step(state, inputs):
-        input_c, input_a, input_candidate = op.Split(inputs, num_outputs=3, axis=-1)
-        c = op.Sigmoid(op.Add(input_c, op.Mul(w_c, state)))
-        a = op.Add(one, op.Tanh(op.Add(input_a, op.Mul(w_a, state))))
-        candidate = op.Tanh(op.Add(input_candidate, op.Mul(a, state)))
-        updated = op.Add(op.Mul(c, state), op.Mul(op.Sub(one, c), candidate))
-        output = op.Identity(updated)
-        return updated, output
+    It is built node by node, since ONNX Runtime infers no shapes through a function that a ``Scan``
+    calls. The parameters are values of the graph around it.
+    """
 
-    last, outputs = op.Scan(
-        h_0,
-        projected,
-        body=step,
-        num_scan_inputs=1,
-        scan_input_directions=directions,
-        scan_output_directions=directions,
-    )
-    return outputs, last
+    def __init__(self) -> None:
+        super().__init__()
+        self.state, self.projected = ir.Value(name="state"), ir.Value(name="projected")
+
+    def split(self, value: ir.Value, count: int) -> Sequence[ir.Value]:
+        """Equal parts of the last dimension."""
+        attributes = {"num_outputs": count, "axis": -1}
+        return self.op_multi_out("Split", [value], attributes, num_outputs=count)
+
+    def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        return self.op("Add", [a, b])
+
+    def multiply(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        return self.op("Mul", [a, b])
+
+    def graph(self, updated: ir.Value) -> ir.Graph:
+        """The graph that gives the next state, and as the output the same."""
+        results = [updated, self.op("Identity", [updated])]
+        return ir.Graph([self.state, self.projected], results, nodes=self.nodes, name="step")
 
 
-@script(default_opset=op)
-def _nbrc(
-    input,
-    h_0,
-    kernel,
-    memory,
-    bias,
-    one,
-    directions: Sequence[int],
-) -> tuple[FLOAT, FLOAT]:
-    projected = op.Add(op.MatMul(input, kernel), bias)
-
-    @graph()
-    def step(state, inputs):
-        input_c, input_a, input_candidate = op.Split(inputs, num_outputs=3, axis=-1)
-        feedback_c, feedback_a = op.Split(op.MatMul(state, memory), num_outputs=2, axis=-1)
-        c = op.Sigmoid(op.Add(input_c, feedback_c))
-        a = op.Add(one, op.Tanh(op.Add(input_a, feedback_a)))
-        candidate = op.Tanh(op.Add(input_candidate, op.Mul(a, state)))
-        updated = op.Add(op.Mul(c, state), op.Mul(op.Sub(one, c), candidate))
-        output = op.Identity(updated)
-        return updated, output
-
-    last, outputs = op.Scan(
-        h_0,
-        projected,
-        body=step,
-        num_scan_inputs=1,
-        scan_input_directions=directions,
-        scan_output_directions=directions,
-    )
-    return outputs, last
+def _bistable(step: _Step, feedback: Sequence[ir.Value], one: ir.Value) -> ir.Value:
+    """The next state of a bistable cell, from R_c(h) and R_a(h)."""
+    feedback_c, feedback_a = feedback
+    state = step.state
+    input_c, input_a, input_candidate = step.split(step.projected, 3)
+    c = step.op("Sigmoid", [step.add(input_c, feedback_c)])
+    a = step.add(one, step.op("Tanh", [step.add(input_a, feedback_a)]))
+    candidate = step.op("Tanh", [step.add(input_candidate, step.multiply(a, state))])
+    share = step.op("Sub", [one, c])
+    return step.add(step.multiply(c, state), step.multiply(share, candidate))
 
 
-# Each form is written out: ONNX Runtime infers no shapes through a function that a Scan calls.
-_FORMS = {"brc": _brc, "nbrc": _nbrc}
+def _brc(step: _Step, memory: Any, one: Any) -> ir.Value:
+    w_c, w_a = op.Split(memory, num_outputs=2, axis=-1)  # not at every step
+    return _bistable(step, [step.multiply(w, step.state) for w in (w_c, w_a)], one)
+
+
+def _nbrc(step: _Step, memory: Any, one: Any) -> ir.Value:
+    return _bistable(step, step.split(step.op("MatMul", [step.state, memory]), 2), one)
+
+
+# The next state of each recurrence.
+_UPDATES = {"brc": _brc, "nbrc": _nbrc}
 
 
 def _scan(
@@ -102,16 +79,24 @@ def _scan(
         raise NotImplementedError("lengths: packed sequences cannot be exported to ONNX")
     kernel, memory, *bias = parameters
     one = op.CastLike(op.Constant(value_float=1.0), input)
-    projected_bias = op.CastLike(op.Constant(value_float=0.0), input)
+    projected = op.MatMul(input, kernel)
     if bias:
         candidate = kernel.shape[-1] - bias[0].shape[-1]  # a bias of b_c and b_a has none for it
-        projected_bias = op.Pad(bias[0], op.Constant(value_ints=[0, candidate]))
+        projected = op.Add(projected, op.Pad(bias[0], op.Constant(value_ints=[0, candidate])))
     first = op.Constant(value_ints=[0])
-    h_0 = op.Squeeze(states, first)
-    directions = [1 if reverse else 0]
-    output, last = _FORMS[recurrence](
-        input, h_0, kernel, memory, projected_bias, one, directions=directions
+    step = _Step()
+    last = op.Scan(
+        op.Squeeze(states, first),
+        projected,
+        body=step.graph(_UPDATES[recurrence](step, memory, one)),
+        num_scan_inputs=1,
+        scan_input_directions=[int(reverse)],
+        scan_output_directions=[int(reverse)],
     )
+    # Of a node with any number of results torch takes one.
+    scan = last.producer()
+    scan.resize_outputs(2)
+    output = op.Identity(scan.outputs[1])
     saved = op.CastLike(op.ConstantOfShape(first), input)
     return output, op.Unsqueeze(last, first), saved
 
