@@ -4,6 +4,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from brc_pytorch.layers import (
     BRC,
+    GRU,
+    LSTM,
     NBRC,
     BistableRecurrentCell,
     MultiLayerBase,
@@ -14,6 +16,8 @@ from brc_pytorch.layers import (
 
 __all__ = [
     "BRC",
+    "GRU",
+    "LSTM",
     "NBRC",
     "BistableRecurrentCell",
     "MultiLayerBase",

@@ -6,9 +6,12 @@ from brc_pytorch.layers.neuromodulated_brc_layer import NeuromodulatedBistableRe
 from brc_pytorch.layers.peephole_lstm import PeepholeLSTMCell
 from brc_pytorch.layers.rnn import BRC, NBRC
 from brc_pytorch.layers.select_item import SelectItem
+from brc_pytorch.layers.torch_networks import GRU, LSTM
 
 __all__ = [
     "BRC",
+    "GRU",
+    "LSTM",
     "NBRC",
     "BistableRecurrentCell",
     "MultiLayerBase",

@@ -13,7 +13,7 @@ from brc_pytorch.layers.multilayer_rnnbase import MultiLayerBase, not_at_default
 from brc_pytorch.layers.neuromodulated_brc_layer import NeuromodulatedBistableRecurrentCell
 
 # What torch says, since nn.GRU's users know it.
-_WORDS: Words = {
+WORDS: Words = {
     "state kind": (ValueError, "hx: expected {expected}, got {got}"),
     "rank": (ValueError, "{network}: Expected input to be 2D or 3D, got {rank}D instead"),
     "packed rank": (RuntimeError, "input must have 2 dimensions, got {rank}"),
@@ -57,7 +57,7 @@ class BistableRNN(MultiLayerBase):
 
     _cell: type[BistableCell]
     _mode: str
-    _words = _WORDS
+    _words = WORDS
 
     def __init__(
         self,

@@ -2,9 +2,9 @@
 
 There are three ways. Where the type of all cells has ``scan_layers(cells, input, state, lengths)``,
 it may run them all, each on the outputs of the one before. Otherwise the cells run one by one, each
-by its own scan or torch's kernels; or step by step where there is neither, and where someone
-watches the steps (hooks) or has replaced them (a ``forward`` of one's own). The results do not
-depend on the way.
+by its own scan; torch's cells have both from :class:`TorchCell`. Or they run step by step, where
+there is neither, and where someone watches the steps (hooks) or has replaced them (a ``forward`` of
+one's own). The results do not depend on the way.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,8 @@ from brc_pytorch.layers.form import (
     leave_state,
     parts,
 )
-from brc_pytorch.layers.scan import KNOWN_CELLS, fused_kernel, scan_by_steps, scan_fused
+from brc_pytorch.layers.scan import KNOWN_CELLS, scan_by_steps
+from brc_pytorch.layers.torch_cells import TorchCell, torch_cell
 
 
 class CellPass(NamedTuple):
@@ -76,12 +77,14 @@ class Stack(nn.Module):
         """Return what a face returns for these arguments."""
         cells = [*self.cells]
         expected = self._expected(cells)
-        kind = None
+        together = None
         if self.num_directions == 1 and not (self.dropout and self.training):
-            kind = _kind_that_scans_layers(cells)
+            together = _cells_that_scan_layers(cells)
         sequence, state, lengths = enter(input, state, expected)
-        found = None if kind is None else kind.scan_layers(cells, sequence, state, lengths)
-        output, last = found or self._run_one_by_one(cells, sequence, state, lengths)
+        found = None
+        if together is not None:
+            found = type(together[0]).scan_layers(together, sequence, state, lengths)
+        output, last = found or self._run_one_by_one(together or cells, sequence, state, lengths)
         last = leave_state(last, input)
         if self.return_seq:
             return leave_sequence(output, input, lengths, self.batch_first), last
@@ -126,11 +129,13 @@ class Stack(nn.Module):
         return passes
 
     def _expected(self, cells: Sequence[nn.Module]) -> Expected:
-        weight = None
+        weight: Tensor | None = None
         if isinstance(cells[0], KNOWN_CELLS):
             own = cells[0]._parameters.values()  # noqa: SLF001 - cell.parameters() takes 10 us
             there = [parameter for parameter in own if parameter is not None]
             weight = there[0] if there else next(cells[0].parameters(), None)
+        elif isinstance(cells[0], TorchCell):
+            weight = cells[0].weights[0]
         return Expected(
             type(self).__name__,
             self.mode,
@@ -145,7 +150,7 @@ class Stack(nn.Module):
 
     def _run_one_by_one(
         self,
-        cells: Sequence[nn.Module],
+        cells: Sequence[Any],
         input: Tensor,
         state: State,
         lengths: Tensor | None,
@@ -199,21 +204,29 @@ def _scan(
     if not _is_stepwise(cell):
         if _defines(type(cell), "scan", "forward"):
             return cell.scan(*arguments)  # type: ignore[operator, no-any-return]
-        kernel = fused_kernel(cell)
-        if kernel is not None:
-            return scan_fused(kernel, cell, *arguments)
+        of_torch = torch_cell(cell)
+        if of_torch is not None:
+            return of_torch.scan(*arguments)
     return scan_by_steps(cell, *arguments)
 
 
-def _kind_that_scans_layers(cells: Sequence[nn.Module]) -> Any | None:  # noqa: ANN401 - any type
-    """The type of these cells if it has a ``scan_layers`` that may run them all."""
+def _cells_that_scan_layers(cells: Sequence[Any]) -> Sequence[Any] | None:
+    """These cells, if they are of one type that has a ``scan_layers`` that may run them all.
+
+    Of torch's cells it is :class:`TorchCell` that has one.
+    """
     kind = type(cells[0])
-    if not _defines(kind, "scan_layers", "scan", "forward"):
-        return None
     for cell in cells:
         if type(cell) is not kind or "scan" in cell.__dict__:
             return None
-    return None if _is_stepwise(*cells) else kind
+    if _is_stepwise(*cells):
+        return None
+    if _defines(kind, "scan_layers", "scan", "forward"):
+        return cells
+    if _defines(kind, "scan", "forward"):
+        return None
+    of_torch = [torch_cell(cell) for cell in cells]
+    return None if None in of_torch else of_torch
 
 
 def _is_stepwise(*cells: nn.Module) -> bool:
@@ -222,10 +235,10 @@ def _is_stepwise(*cells: nn.Module) -> bool:
         own = cell.__dict__
         if (
             "forward" in own
-            or own["_forward_hooks"]
-            or own["_forward_pre_hooks"]
-            or own["_backward_hooks"]
-            or own["_backward_pre_hooks"]
+            or own.get("_forward_hooks")  # a TorchCell is no module
+            or own.get("_forward_pre_hooks")
+            or own.get("_backward_hooks")
+            or own.get("_backward_pre_hooks")
         ):
             return True
     return False

@@ -205,6 +205,14 @@ def forced_backend(name: str, device: torch.device, recurrence: str) -> Backend:
     return found
 
 
+def kernels_compute(recurrence: str, input: Tensor) -> bool:
+    """Whether there are kernels for this recurrence and input, or a backend is forced."""
+    if choice.forced is not None:
+        return True
+    backend = choice.chosen.get((input.device.type, recurrence))
+    return backend is not None and input.dtype in backend.dtypes
+
+
 def _check_device(name: str, device: torch.device) -> None:
     needed = choice.backends[name].device_type
     if needed not in (None, device.type):

@@ -192,6 +192,8 @@ def test_the_commands_are_found():
 LAYERS = {
     "BRC",
     "BistableRecurrentCell",
+    "GRU",
+    "LSTM",
     "MultiLayerBase",
     "NBRC",
     "NeuromodulatedBistableRecurrentCell",

@@ -1,18 +1,25 @@
 """What every network of cells does alike: the way it goes, and its gates."""
 
+import copy
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from brc_pytorch import ops
 from brc_pytorch.layers import (
     BRC,
+    GRU,
+    LSTM,
     NBRC,
     BistableRecurrentCell,
     MultiLayerBase,
     NeuromodulatedBistableRecurrentCell,
     bistable_cell,
 )
+from brc_pytorch.ops import backends
 
 BISTABLE = {
     "BRC": ("BRC", [BistableRecurrentCell] * 2),
@@ -214,3 +221,70 @@ def test_training_does_not_ask_for_the_way_without_gradients(network_type, monke
         found = rnn(x)  # what cannot run all layers at once says so, and they run one by one
     assert asked
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.fixture
+def kernels_for_float32(monkeypatch):
+    """Kernels for all recurrences on the CPU: their calls are counted, the reference computes."""
+    calls = []
+    reference = backends.choice.backends["reference"]
+
+    def forward(call, *results):
+        calls.append(call.recurrence.name)
+        reference.forward(call, *results)
+
+    kernels = dataclasses.replace(
+        reference, device_type="cpu", dtypes=frozenset((torch.float32,)), forward=forward
+    )
+    monkeypatch.setattr(backends.choice, "backends", {"reference": reference})
+    monkeypatch.setattr(backends.choice, "chosen", {})
+    backends.register_backend("counted", kernels)
+    return calls
+
+
+OF_TORCH = {"gru": (nn.GRUCell, GRU), "lstm": (nn.LSTMCell, LSTM)}
+
+
+@pytest.mark.parametrize("recurrence", OF_TORCH)
+@pytest.mark.parametrize("as_cells", [True, False])
+def test_torchs_cells_run_in_kernels_where_these_can_compute(
+    recurrence, as_cells, kernels_for_float32
+):
+    cell, network_type = OF_TORCH[recurrence]
+    if as_cells:
+        rnn = MultiLayerBase(recurrence.upper(), [cell(3, 5), cell(5, 5)], 5, return_sequences=True)
+    else:
+        rnn = network_type(3, 5, 2, batch_first=True)
+    x = torch.randn(2, 4, 3)
+
+    def of(call):
+        kernels_for_float32.clear()
+        call()
+        return kernels_for_float32
+
+    both_layers = [recurrence] * 2
+    assert of(lambda: rnn(x)) == both_layers
+    with torch.no_grad():
+        assert of(lambda: rnn(x)) == both_layers
+    assert of(lambda: rnn(pack_padded_sequence(x, [4, 2], batch_first=True))) == both_layers
+    assert of(lambda: torch.func.jvp(lambda x: rnn(x)[0], (x,), (x,))) == []
+    with ops.backend("reference"):
+        assert of(lambda: rnn(x)) == []
+    double = copy.deepcopy(rnn).double()
+    assert of(lambda: double(x.double())) == []
+    with ops.backend("counted"):  # what is asked for by name computes, in its own dtype
+        assert of(lambda: double(x.double())) == both_layers
+
+
+@pytest.mark.parametrize("recurrence", OF_TORCH)
+def test_a_hook_of_one_of_torchs_cells_sees_every_step(recurrence, kernels_for_float32):
+    cell, _ = OF_TORCH[recurrence]
+    cells = [cell(3, 5), cell(5, 5)]
+    rnn, seen = MultiLayerBase(recurrence.upper(), cells, 5), []
+    x = torch.randn(2, 4, 3)
+    expected = rnn(x)
+    kernels_for_float32.clear()
+    cells[1].register_forward_hook(lambda *_: seen.append(1))
+    torch.testing.assert_close(rnn(x), expected)
+    assert len(seen) == 4
+    assert kernels_for_float32 == [recurrence]  # the other cell's
