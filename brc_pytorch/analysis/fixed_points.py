@@ -31,7 +31,9 @@ from brc_pytorch.layers.neuromodulated_brc_layer import NeuromodulatedBistableRe
 # looked for; the fixed points lie between these, however near to one another they are.
 _CELLS = 128
 _BISECTIONS = 60  # to the last bit of float64
-_UNITS_AT_A_TIME = 1 << 14
+# At a turning point an error e of its place is one of e^2 in the value.
+_BISECTIONS_OF_TURNING_POINTS = 24
+_UNITS_AT_A_TIME = 1 << 12  # their grids fit a cache
 
 
 class FixedPoints(NamedTuple):
@@ -110,23 +112,7 @@ def fixed_points(cell: BistableCell, input_t: Tensor, state: Tensor | None = Non
         >>> [round(state, 3) for state in points.state[0].tolist()], points.is_stable[0].tolist()
         ([-0.859, 0.0, 0.859], [True, False, True])
     """
-    parts = unit_maps(cell, input_t, state)
-    shape = parts.u.shape
-    flat = Unit(*(part.flatten() for part in parts))
-    chunks = [
-        _solve(Unit(*(part[first : first + _UNITS_AT_A_TIME] for part in flat)))
-        for first in range(0, max(len(flat.u), 1), _UNITS_AT_A_TIME)
-    ]
-    most = max(chunk.state.shape[1] for chunk in chunks)
-    columns = [
-        (
-            F.pad(found, (0, most - found.shape[1]), value=math.nan),
-            F.pad(stable, (0, most - stable.shape[1])),
-        )
-        for found, stable in chunks
-    ]
-    states, stable = (torch.cat(part).reshape(*shape, most) for part in zip(*columns, strict=True))
-    return FixedPoints(states, stable)
+    return solve(unit_maps(cell, input_t, state))
 
 
 @torch.no_grad()
@@ -160,6 +146,44 @@ def unit_maps(cell: BistableCell, input_t: Tensor, state: Tensor | None = None) 
     return Unit(u, u_a, u_c, memories[1].expand_as(u), memories[0].expand_as(u))
 
 
+def solve(unit: Unit) -> FixedPoints:
+    """All fixed points of units, tensors of any shape (*): (*, K)."""
+    shape = unit.u.shape
+    flat = Unit(*(part.flatten() for part in unit))
+    chunks = [
+        _solve(Unit(*(part[first : first + _UNITS_AT_A_TIME] for part in flat)))
+        for first in range(0, max(len(flat.u), 1), _UNITS_AT_A_TIME)
+    ]
+    most = max(chunk.state.shape[1] for chunk in chunks)
+    columns = [
+        (
+            F.pad(found, (0, most - found.shape[1]), value=math.nan),
+            F.pad(stable, (0, most - stable.shape[1])),
+        )
+        for found, stable in chunks
+    ]
+    states, stable = (torch.cat(part).reshape(*shape, most) for part in zip(*columns, strict=True))
+    return FixedPoints(states, stable)
+
+
+def count_stable(unit: Unit) -> Tensor:
+    """How many stable fixed points each unit has, in the shape of the unit's tensors.
+
+    With gates that do not depend on the state it is a formula. Otherwise a pushed unit that does
+    not overshoot comes back to every other fixed point, the first and the last among them.
+    """
+    flat = Unit(*(part.flatten() for part in unit))
+    count = 1 + (flat.u.abs() < bistable_range(1 + torch.tanh(flat.u_a))).long()
+    (depends,) = ((flat.w_a != 0) | (flat.w_c != 0)).nonzero(as_tuple=True)
+    for rows in torch.split(depends, _UNITS_AT_A_TIME):
+        part = Unit(*(tensor[rows] for tensor in flat))
+        count[rows] = (_brackets(part)[1].sum(1) + 1) // 2
+        (steep,) = (part.w_a.abs() > 1).nonzero(as_tuple=True)  # only these may overshoot
+        found = _solve(Unit(*(tensor[steep] for tensor in part)))
+        count[rows[steep]] = found.is_stable.sum(1)
+    return count.reshape(unit.u.shape)
+
+
 def _solve(unit: Unit) -> FixedPoints:
     """All fixed points of N units, (N, K)."""
     nodes, change = _brackets(unit)
@@ -168,7 +192,7 @@ def _solve(unit: Unit) -> FixedPoints:
     left, right = nodes[row, place], nodes[row, place + 1]
     # Where the candidate is above h on the left, it is below on the right, or the reverse.
     rises = (change.cumsum(1)[row, place] % 2) == 0
-    root = _bisect(lambda h: (part.candidate(h)[0] < h) ^ rises, left, right)
+    root = _bisect(lambda h: (part.candidate(h)[0] < h) ^ rises, left, right, _BISECTIONS)
     count = change.sum(1)
     found = unit.u.new_full((len(unit.u), int(count.max()) if len(count) else 0), math.nan)
     found[row, change.cumsum(1)[row, place] - 1] = root
@@ -179,24 +203,29 @@ def _brackets(unit: Unit) -> tuple[Tensor, Tensor]:
     """Nodes (N, M) between which candidate(h) - h is monotonous, and where its sign changes."""
     grid = torch.linspace(-1, 1, _CELLS + 1, dtype=unit.u.dtype, device=unit.u.device)
     grid = grid.expand(len(unit.u), -1)
-    falls = unit.candidate(grid)[1] < 1
+    value, slope = unit.candidate(grid)
+    above, falls = value > grid, slope < 1
+    above[:, 0], above[:, -1] = True, False  # also where the candidate rounds to -1 or 1
+
     row, cell = (falls[:, 1:] != falls[:, :-1]).nonzero(as_tuple=True)
     part = Unit(*(tensor[row] for tensor in unit))
     starts = falls[row, cell]
-    turning = grid[:, :-1].clone()  # an empty interval where the cell has none
-    turning[row, cell] = _bisect(
-        lambda h: (part.candidate(h)[1] < 1) != starts, grid[row, cell], grid[row, cell + 1]
+    turning = _bisect(
+        lambda h: (part.candidate(h)[1] < 1) != starts,
+        grid[row, cell],
+        grid[row, cell + 1],
+        _BISECTIONS_OF_TURNING_POINTS,
     )
-    nodes = torch.stack((grid[:, :-1], turning), dim=-1).flatten(1)
-    nodes = torch.cat((nodes, grid[:, -1:]), dim=1)
-    above = unit.candidate(nodes)[0] > nodes
-    above[:, 0], above[:, -1] = True, False  # also where the candidate rounds to -1 or 1
-    return nodes, above[:, 1:] != above[:, :-1]
+    # A second node in every cell: its turning point, or its left end again where it has none.
+    nodes, signs = (of.unsqueeze(-1).repeat(1, 1, 2).flatten(1)[:, :-1] for of in (grid, above))
+    nodes[row, 2 * cell + 1] = turning
+    signs[row, 2 * cell + 1] = part.candidate(turning)[0] > turning
+    return nodes, signs[:, 1:] != signs[:, :-1]
 
 
-def _bisect(is_past: Callable[[Tensor], Tensor], left: Tensor, right: Tensor) -> Tensor:
+def _bisect(is_past: Callable[[Tensor], Tensor], left: Tensor, right: Tensor, times: int) -> Tensor:
     """Where a condition that is false on the left and true on the right begins to hold."""
-    for _ in range(_BISECTIONS):
+    for _ in range(times):
         middle = (left + right) / 2
         past = is_past(middle)
         left, right = torch.where(past, left, middle), torch.where(past, middle, right)

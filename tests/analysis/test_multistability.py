@@ -72,16 +72,6 @@ def test_all_kinds_of_networks_settle_as_in_one_long_sequence(batch_first):
     assert networks["last alone"](input).shape == (1, 3, 4), "the network itself is as it was"
 
 
-@pytest.fixture
-def one_thread():
-    """Small steps on a loaded machine: torch's threads would wait for one another at each."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("one_thread")
 def test_warming_up_gives_a_network_stable_states():
     network = nn.GRU(1, 16)
     inputs = torch.randn(10, 32, 1)
