@@ -10,6 +10,7 @@ from brc_pytorch.layers.checks import (
     check_features,
     check_lengths,
     check_like,
+    check_resets,
     check_shape,
     check_size,
 )
@@ -162,6 +163,8 @@ class BistableCell(nn.Module):
         state: Tensor | None = None,
         lengths: Tensor | None = None,
         reverse: bool = False,
+        resets: Tensor | None = None,
+        reset_state: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """All steps of a sequence in one call of the operator.
 
@@ -170,6 +173,10 @@ class BistableCell(nn.Module):
             state: h_0, (B, H). Default: zeros.
             lengths: how many steps of each row are data, (B) integers. Default: all.
             reverse: go from each row's last step to its first. Default: False.
+            resets: where segments begin that know nothing of the steps before, (T, B) booleans:
+                True at step t starts it from ``reset_state`` instead of from step t - 1; in
+                reverse, step t - 1 instead of from step t. Default: one segment of all steps.
+            reset_state: the state that such segments start from, (B, H). Default: zeros.
 
         Returns:
             The output sequence (T, B, H), zero where a row has ended, and each row's last state
@@ -181,7 +188,9 @@ class BistableCell(nn.Module):
         parameters = self._parameters_for(input)
         if state is None:
             state = input.new_zeros(input.shape[1], self.hidden_size)
-        output, (h_n,) = scan(self._recurrence, input, (state,), parameters, lengths, reverse)
+        reset_states = None if reset_state is None else (reset_state,)
+        options = lengths, reverse, resets, reset_states
+        output, (h_n,) = scan(self._recurrence, input, (state,), parameters, *options)
         return output, h_n
 
     @classmethod
@@ -191,6 +200,8 @@ class BistableCell(nn.Module):
         input: Tensor,
         states: Tensor,
         lengths: Tensor | None = None,
+        resets: Tensor | None = None,
+        reset_states: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """All steps of a sequence through cells of one type, each fed by the one before.
 
@@ -199,6 +210,9 @@ class BistableCell(nn.Module):
             input: x_1 to x_T of the first, (T, B, I).
             states: h_0 of each, (L, B, H).
             lengths: how many steps of each row are data, (B) integers. Default: all.
+            resets: where segments begin, (T, B) booleans, as for :meth:`scan`. Default: one segment
+                of all steps.
+            reset_states: the states that such segments start from, (L, B, H). Default: zeros.
 
         Returns:
             The last cell's output sequence (T, B, H) and the last states of all, (L, B, H).
@@ -206,13 +220,17 @@ class BistableCell(nn.Module):
         # A trace that was recorded without gradients is run with them, and the reverse.
         if not (torch.is_grad_enabled() or torch._C._is_tracing()):  # noqa: SLF001 - torch.jit's is untyped
             by_gate = [cell.parameters_by_gate() for cell in cells]
-            found = scan_layers(cls._recurrence, input, (states,), by_gate, lengths)
+            reset = None if reset_states is None else (reset_states,)
+            of_all = cls._recurrence, input, (states,), by_gate
+            found = scan_layers(*of_all, lengths, resets, reset)
             if found is not None:
                 output, (h_n,) = found
                 return output, h_n
         last = []
-        for parameters, h_0 in zip(_stacked(*cells), states.unbind(), strict=True):
-            input, (h_n,) = scan(cls._recurrence, input, (h_0,), parameters, lengths)
+        for index, parameters in enumerate(_stacked(*cells)):
+            reset = None if reset_states is None else (reset_states[index],)
+            options = lengths, False, resets, reset
+            input, (h_n,) = scan(cls._recurrence, input, (states[index],), parameters, *options)
             last.append(h_n)
         return input, torch.stack(last)
 
@@ -223,6 +241,8 @@ class BistableCell(nn.Module):
         state: Tensor,
         lengths: Tensor | None = None,
         reverse: bool = False,
+        resets: Tensor | None = None,
+        reset_state: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The gates at every step of a sequence that :meth:`scan` has run; nothing is run again.
 
@@ -232,6 +252,8 @@ class BistableCell(nn.Module):
             state: h_0, (B, H).
             lengths: as given to :meth:`scan`.
             reverse: as given to :meth:`scan`.
+            resets: as given to :meth:`scan`.
+            reset_state: as given to :meth:`scan`.
 
         Returns:
             The feedback strength a_t in (0, 2), bistable above 1, and the update gate c_t in
@@ -244,12 +266,18 @@ class BistableCell(nn.Module):
         steps, batch, _ = input.shape
         check_shape("output", output, "(T, B, H)", (steps, batch, self.hidden_size))
         check_shape("state", state, "(B, H)", (batch, self.hidden_size))
-        for name, tensor in (("output", output), ("state", state)):
+        given = {"output": output, "state": state}
+        if reset_state is not None:
+            check_shape("reset_state", reset_state, "(B, H)", (batch, self.hidden_size))
+            given["reset_state"] = reset_state
+        for name, tensor in given.items():
             check_like(name, tensor, "input", input)
         if lengths is not None:
             check_lengths(lengths, batch)
         input, valid = mask_padding(input, lengths)
-        previous = states_before(output, state, valid, reverse)
+        if resets is not None:
+            check_resets(resets, steps, batch)
+        previous = states_before(output, state, valid, reverse, resets, reset_state)
         a, c = self._gates(input, previous, *parameters)
         if valid is None:
             return a, c

@@ -50,6 +50,17 @@ def check_lengths(lengths: Tensor, batch: int) -> None:
         )
 
 
+def check_resets(resets: Tensor, steps: int, batch: int) -> None:
+    """Check that ``resets`` is (T, B), booleans.
+
+    Raises:
+        ValueError: it has another shape or dtype.
+    """
+    check_shape("resets", resets, "(T, B)", (steps, batch))
+    if resets.dtype != torch.bool:
+        raise ValueError(f"resets: expected dtype torch.bool, got {resets.dtype}")
+
+
 def check_features(name: str, tensor: Tensor, size: int) -> None:
     """Check that ``tensor`` is (*, size).
 

@@ -10,6 +10,7 @@ All checks of a network's arguments are here. Each network has its words for wha
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, overload
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
@@ -69,20 +70,23 @@ class Expected(NamedTuple):
 
 
 def enter(
-    input: Input, state: State | None, expected: Expected
-) -> tuple[Tensor, State, Tensor | None]:
+    input: Input, state: State | None, resets: Input | None, expected: Expected
+) -> tuple[Tensor, State, Tensor | None, Tensor | None]:
     """Check the arguments of a network and bring them to the form that runs.
 
     Args:
         input: a batch, one sequence, or a packed sequence.
         state: the states before the first step, or None for those to start from.
+        resets: where segments begin, in the form of the input without its features, or None.
         expected: what the network takes.
 
     Returns:
-        The sequence (T, B, I), the state (cells, B, H) or a pair, and the lengths (B) or None.
+        The sequence (T, B, I), the state (cells, B, H) or a pair, the lengths (B) or None, and the
+        resets (T, B) or None.
 
     Raises:
-        TypeError: the input is no tensor and no packed sequence.
+        TypeError: the input is no tensor and no packed sequence, or the resets are not of its form.
+        ValueError: the resets do not fit the input.
         Exception: what ``expected.words`` has for the fault that was found.
     """
     given = () if state is None else _checked_parts(state, expected)
@@ -107,12 +111,62 @@ def enter(
         raise TypeError(
             f"input: expected a tensor or a PackedSequence, got a {type(input).__name__}"
         )
+    if resets is not None:
+        resets = _enter_resets(resets, input, expected)
     if not given:
-        return sequence, _first_state(sequence, expected), lengths
+        return sequence, _first_state(sequence, expected), lengths, resets
     _check_states(given, sequence, expected)
     if order is not None:
         given = tuple(part.index_select(1, order) for part in given)
-    return sequence, joined(given), lengths
+    return sequence, joined(given), lengths, resets
+
+
+def _enter_resets(resets: Input, input: Input, expected: Expected) -> Tensor:
+    """Check resets, and bring them to (T, B)."""
+    if isinstance(input, PackedSequence) and isinstance(resets, PackedSequence):
+        _check_resets(resets.data, input.data)
+        _check_packed_alike(resets, input)
+        padded, _ = pad_packed_sequence(PackedSequence(resets.data, resets.batch_sizes))
+        return padded
+    if isinstance(input, Tensor) and isinstance(resets, Tensor):
+        _check_resets(resets, input)
+        if resets.dim() == 1:
+            return resets.unsqueeze(1)
+        return resets.transpose(0, 1) if expected.batch_first else resets
+    form = "tensor" if isinstance(input, Tensor) else "PackedSequence"
+    raise TypeError(f"resets: expected a {form}, as input is, got a {type(resets).__name__}")
+
+
+def _check_resets(resets: Tensor, input: Tensor) -> None:
+    if resets.dtype != torch.bool:
+        raise ValueError(f"resets: expected dtype torch.bool, got {resets.dtype}")
+    if resets.device != input.device:
+        raise ValueError(
+            f"resets: expected device {input.device}, that of input, got {resets.device}"
+        )
+    if resets.shape != input.shape[:-1]:
+        raise ValueError(
+            f"resets: expected shape {tuple(input.shape[:-1])}, that of input without its "
+            f"features, got {tuple(resets.shape)}"
+        )
+
+
+def _check_packed_alike(resets: PackedSequence, input: PackedSequence) -> None:
+    """Check that the rows of both have the same lengths and the same order."""
+    if not torch.equal(resets.batch_sizes, input.batch_sizes):
+        raise ValueError(
+            "resets: expected rows as long as those of input, batch_sizes "
+            f"{input.batch_sizes.tolist()}, got {resets.batch_sizes.tolist()}"
+        )
+    orders = [
+        None if packed.sorted_indices is None else packed.sorted_indices.tolist()
+        for packed in (resets, input)
+    ]
+    if orders[0] != orders[1]:
+        raise ValueError(
+            f"resets: expected rows in the order of those of input, sorted_indices {orders[1]}, "
+            f"got {orders[0]}"
+        )
 
 
 def parts(state: State) -> tuple[Tensor, ...]:

@@ -210,6 +210,7 @@ class MultiLayerBase(Stack):
         state: State | None = None,
         *,
         hidden_state: State | None = None,
+        resets: Input | None = None,
     ) -> Any:  # noqa: ANN401 - what comes back depends on the cells and on return_sequences
         """Run the network.
 
@@ -218,11 +219,17 @@ class MultiLayerBase(Stack):
             state: the states before the first step, (layers * directions, B, H), or a pair of
                 these. Default: zeros.
             hidden_state: another name of ``state``, that of brc-pytorch 0.1.3.
+            resets: where segments begin that know nothing of the steps before, booleans in the form
+                of the input without its features, (B, T), (T, B), (T) or packed. True at step t
+                starts it from zero instead of from step t - 1; in the backward direction step t - 1
+                instead of from step t. ``state`` serves the steps before. Default: one segment of
+                all steps.
 
         Returns:
             See the class.
 
         Raises:
+            TypeError: the resets are not of the input's form.
             ValueError: an argument has the wrong shape, dtype or device.
             RuntimeError: the sequence has no steps.
         """
@@ -230,9 +237,11 @@ class MultiLayerBase(Stack):
             if state is not None:
                 raise ValueError("hidden_state: is another name of state, got both")
             state = hidden_state
-        return self._run(input, state)
+        return self._run(input, state, resets)
 
-    def gates(self, input: Input, state: State | None = None) -> tuple[Tensor, ...]:
+    def gates(
+        self, input: Input, state: State | None = None, *, resets: Input | None = None
+    ) -> tuple[Tensor, ...]:
         """The gates of every layer and direction, at every step.
 
         The network runs once; the gates come from what its layers took and gave. Each cell gives
@@ -242,6 +251,7 @@ class MultiLayerBase(Stack):
         Args:
             input: as for :meth:`forward`.
             state: as for :meth:`forward`.
+            resets: as for :meth:`forward`.
 
         Returns:
             What the cells return, each (layers * directions, B, T, H), with ``batch_first=False``
@@ -250,7 +260,7 @@ class MultiLayerBase(Stack):
             gate c_t in (0, 1). A packed sequence gives the padded form, zero where a row has ended.
 
         Raises:
-            TypeError: a cell has no gates.
+            TypeError: a cell has no gates, or none that take resets.
             ValueError: cells have different numbers of gates, or as for :meth:`forward`.
             RuntimeError: as for :meth:`forward`.
 
@@ -263,7 +273,7 @@ class MultiLayerBase(Stack):
             >>> a.shape
             torch.Size([2, 2, 7, 5])
         """
-        return self._gates(input, state)
+        return self._gates(input, state, resets)
 
     def _load_from_state_dict(
         self,

@@ -135,7 +135,7 @@ class BistableRNN(MultiLayerBase):
         """Do nothing: code written for ``nn.GRU`` calls it, and here is nothing to flatten."""
 
     def forward(  # type: ignore[override]  # nn.GRU's names for the same arguments
-        self, input: Input, hx: Tensor | None = None
+        self, input: Input, hx: Tensor | None = None, *, resets: Input | None = None
     ) -> tuple[Any, Tensor]:
         """Run the network.
 
@@ -144,6 +144,11 @@ class BistableRNN(MultiLayerBase):
                 a packed sequence.
             hx: h_0, (num_layers * directions, B, H), without B for one sequence. Default: zeros, or
                 the learnable initial state.
+            resets: where segments begin that know nothing of the steps before, booleans in the form
+                of the input without its features, (T, B), (B, T), (T) or packed. True at step t
+                starts it from the initial state, zero or the learnable one, instead of from step
+                t - 1; in the backward direction step t - 1 instead of from step t. ``hx`` serves
+                the steps before. Default: one segment of all steps.
 
         Returns:
             The output, in the form of the input: the last layer's hidden states at every step,
@@ -151,14 +156,15 @@ class BistableRNN(MultiLayerBase):
             (num_layers * directions, B, H).
 
         Raises:
-            ValueError: the input has the wrong rank or dtype.
+            TypeError: the resets are not of the input's form.
+            ValueError: the input has the wrong rank or dtype, or the resets do not fit it.
             RuntimeError: an argument has the wrong shape.
         """
-        output, h_n = self._run(input, hx)
+        output, h_n = self._run(input, hx, resets)
         return output, h_n
 
     def gates(  # type: ignore[override]  # the same
-        self, input: Input, hx: Tensor | None = None
+        self, input: Input, hx: Tensor | None = None, *, resets: Input | None = None
     ) -> tuple[Tensor, Tensor]:
         """The gates of every layer and direction, at every step.
 
@@ -167,6 +173,7 @@ class BistableRNN(MultiLayerBase):
         Args:
             input: as for :meth:`forward`.
             hx: as for :meth:`forward`.
+            resets: as for :meth:`forward`.
 
         Returns:
             The feedback strength a_t in (0, 2), above 1 in a bistable unit, and the update gate c_t
@@ -187,7 +194,7 @@ class BistableRNN(MultiLayerBase):
             torch.Size([2, 7, 2, 5])
             >>> share = (a > 1).float().mean()  # of the units that can be bistable
         """
-        a, c = self._gates(input, hx)
+        a, c = self._gates(input, hx, resets)
         return a, c
 
     def extra_repr(self) -> str:

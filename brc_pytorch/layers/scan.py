@@ -2,9 +2,13 @@
 
 A cell is a module with ``forward(input_t, state)`` that returns the next state: one tensor (B, H),
 or a pair of these, hidden state first. It may offer ``scan(input, state, lengths, reverse)``, which
-returns the hidden states (T, B, H) and the last state. Torch's own cells have :mod:`torch_cells`.
-Any other is called step by step.
+returns the hidden states (T, B, H) and the last state, and may take ``resets`` and ``reset_state``.
+Torch's own cells have :mod:`torch_cells`. Any other is called step by step.
 """
+
+import inspect
+from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -41,8 +45,19 @@ def has_pair_state(cell: nn.Module) -> bool | None:
     return None
 
 
+def takes_resets(method: Callable[..., Any]) -> bool:
+    """Whether a cell's method has an argument ``resets``."""
+    return "resets" in inspect.signature(method).parameters
+
+
 def scan_by_steps(
-    cell: nn.Module, input: Tensor, state: State, lengths: Tensor | None, reverse: bool
+    cell: nn.Module,
+    input: Tensor,
+    state: State,
+    lengths: Tensor | None,
+    reverse: bool,
+    resets: Tensor | None = None,
+    reset_state: State | None = None,
 ) -> tuple[Tensor, State]:
     """Run any cell over a sequence, one call a step.
 
@@ -52,6 +67,8 @@ def scan_by_steps(
         state: the state before the first step, one tensor (B, H) or a pair.
         lengths: how many steps of each row are data, (B) integers, or None for all T.
         reverse: go from each row's last step to its first.
+        resets: where segments begin, (T, B) booleans, or None for one of all steps.
+        reset_state: the state that segments start from, one tensor (B, H) or a pair, None for zero.
 
     Returns:
         The hidden states (T, B, H), zero where a row has ended, and each row's last state.
@@ -72,7 +89,8 @@ def scan_by_steps(
         return updated
 
     input, valid = mask_padding(input, lengths)
-    output, last = loop(step, input, parts(state), valid, reverse)
+    reset = None if reset_state is None else parts(reset_state)
+    output, last = loop(step, input, parts(state), valid, reverse, resets, reset)
     return output, joined(last)
 
 

@@ -4,7 +4,8 @@ There are three ways. Where the type of all cells has ``scan_layers(cells, input
 it may run them all, each on the outputs of the one before. Otherwise the cells run one by one, each
 by its own scan; torch's cells have both from :class:`TorchCell`. Or they run step by step, where
 there is neither, and where someone watches the steps (hooks) or has replaced them (a ``forward`` of
-one's own). The results do not depend on the way.
+one's own). Where segments of the sequence start anew, a way is only taken that knows of it. The
+results do not depend on the way.
 """
 
 from collections.abc import Sequence
@@ -26,8 +27,9 @@ from brc_pytorch.layers.form import (
     leave_state,
     parts,
 )
-from brc_pytorch.layers.scan import KNOWN_CELLS, scan_by_steps
+from brc_pytorch.layers.scan import KNOWN_CELLS, scan_by_steps, takes_resets
 from brc_pytorch.layers.torch_cells import TorchCell, torch_cell
+from brc_pytorch.ops.backends import kernels_compute
 
 
 class CellPass(NamedTuple):
@@ -40,6 +42,8 @@ class CellPass(NamedTuple):
         state: the state before its first step, (B, H) or a pair of these.
         lengths: how many steps of each row are data, (B) integers, or None for all T.
         reverse: whether it goes from each row's last step to its first.
+        resets: where segments begin, (T, B) booleans, or None for one of all steps.
+        reset_state: the state that segments start from, (B, H), None for zero.
     """
 
     cell: nn.Module
@@ -48,6 +52,8 @@ class CellPass(NamedTuple):
     state: State
     lengths: Tensor | None
     reverse: bool
+    resets: Tensor | None = None
+    reset_state: Tensor | None = None
 
 
 class Stack(nn.Module):
@@ -73,24 +79,28 @@ class Stack(nn.Module):
     initial_state: nn.Parameter
     _words: Words  # what the face says of input that does not fit
 
-    def _run(self, input: Input, state: State | None) -> Any:  # noqa: ANN401 - see MultiLayerBase
+    def _run(self, input: Input, state: State | None, resets: Input | None) -> Any:  # noqa: ANN401 - see MultiLayerBase
         """Return what a face returns for these arguments."""
         cells = [*self.cells]
         expected = self._expected(cells)
         together = None
         if self.num_directions == 1 and not (self.dropout and self.training):
             together = _cells_that_scan_layers(cells)
-        sequence, state, lengths = enter(input, state, expected)
+        sequence, state, lengths, begins = enter(input, state, resets, expected)
+        given = together or cells, sequence, state, lengths
         found = None
-        if together is not None:
-            found = type(together[0]).scan_layers(together, sequence, state, lengths)
-        output, last = found or self._run_one_by_one(together or cells, sequence, state, lengths)
+        if together is not None and begins is None:
+            found = type(together[0]).scan_layers(*given)
+        elif together is not None and takes_resets(type(together[0]).scan_layers):
+            reset_states = self._reset_states(sequence.shape[1])
+            found = type(together[0]).scan_layers(*given, begins, reset_states)
+        output, last = found or self._run_one_by_one(*given, begins)
         last = leave_state(last, input)
         if self.return_seq:
             return leave_sequence(output, input, lengths, self.batch_first), last
         return joined(tuple(part[-self.num_directions :] for part in parts(last)))
 
-    def _gates(self, input: Input, state: State | None) -> tuple[Tensor, ...]:
+    def _gates(self, input: Input, state: State | None, resets: Input | None) -> tuple[Tensor, ...]:
         """The gates of all cells at every step, each (cells, T, B, H) in the form of the input."""
         cells = [*self.cells]
         for index, cell in enumerate(cells):
@@ -99,7 +109,15 @@ class Stack(nn.Module):
                     f"cells[{index}]: expected a cell with gates, a method gates(input, output, "
                     f"state, lengths, reverse), got a {type(cell).__name__}, which has none"
                 )
-        gates = [tuple(of.cell.gates(*of[1:])) for of in self.cell_passes(input, state)]  # type: ignore[operator]
+            if resets is not None and not takes_resets(cell.gates):
+                raise TypeError(
+                    f"cells[{index}]: expected gates that take resets, "
+                    f"got a {type(cell).__name__}, whose do not"
+                )
+        gates = [
+            tuple(of.cell.gates(*(of[1:-2] if resets is None else of[1:])))  # type: ignore[operator]
+            for of in self.cell_passes(input, state, resets)
+        ]
         for index, of_cell in enumerate(gates):
             if len(of_cell) != len(gates[0]):
                 raise ValueError(
@@ -111,21 +129,24 @@ class Stack(nn.Module):
             for gate in zip(*gates, strict=True)
         )
 
-    def cell_passes(self, input: Input, state: State | None = None) -> list[CellPass]:
+    def cell_passes(
+        self, input: Input, state: State | None = None, resets: Input | None = None
+    ) -> list[CellPass]:
         """What every cell of the network takes and gives, for whoever looks inside.
 
         Args:
             input: as the network takes it.
             state: the same.
+            resets: the same.
 
         Returns:
             One for each layer and direction, in the order of ``cells``. The rows of a packed
             sequence are in its own order, longest first.
         """
         cells = [*self.cells]
-        sequence, state, lengths = enter(input, state, self._expected(cells))
+        sequence, state, lengths, begins = enter(input, state, resets, self._expected(cells))
         passes: list[CellPass] = []
-        self._run_one_by_one(cells, sequence, state, lengths, passes)
+        self._run_one_by_one(cells, sequence, state, lengths, begins, passes)
         return passes
 
     def _expected(self, cells: Sequence[nn.Module]) -> Expected:
@@ -154,6 +175,7 @@ class Stack(nn.Module):
         input: Tensor,
         state: State,
         lengths: Tensor | None,
+        resets: Tensor | None,
         passes: list[CellPass] | None = None,
     ) -> tuple[Tensor, State]:
         """Run cell after cell.
@@ -163,18 +185,22 @@ class Stack(nn.Module):
             input: x_1 to x_T, (T, B, I).
             state: the states before the first step, (cells, B, H) or a pair of these.
             lengths: how many steps of each row are data, (B) integers, or None for all T.
+            resets: where segments begin, (T, B) booleans, or None for one of all steps.
             passes: a list to which what each cell took and gave is added.
 
         Returns:
             The last layer's hidden states, (T, B, directions * H), and the last states of all.
         """
         initial = [*map(joined, zip(*(part.unbind() for part in parts(state)), strict=True))]
+        reset_states = None if resets is None else self._reset_states(input.shape[1])
         last = []
         for layer in range(self.layers):
             outputs = []
             for direction in range(self.num_directions):
                 index = layer * self.num_directions + direction
-                arguments = (lengths, direction == 1)
+                arguments: tuple[Any, ...] = lengths, direction == 1
+                if resets is not None:
+                    arguments += resets, None if reset_states is None else reset_states[index]
                 output, last_of_cell = _scan(cells[index], input, initial[index], *arguments)
                 last.append(parts(last_of_cell))
                 self._check_last(index, last[-1], input.shape[1])
@@ -185,6 +211,12 @@ class Stack(nn.Module):
             if self.dropout and layer < self.layers - 1:
                 input = F.dropout(input, self.dropout, self.training)
         return input, joined(tuple(torch.stack(part) for part in zip(*last, strict=True)))
+
+    def _reset_states(self, batch: int) -> Tensor | None:
+        """The states that segments start from, (cells, B, H), None for zero."""
+        if not self.learn_initial_state:
+            return None
+        return self.initial_state.unsqueeze(1).expand(-1, batch, -1)
 
     def _check_last(self, index: int, last: tuple[Tensor, ...], batch: int) -> None:
         shape = (batch, self.hidden_size)
@@ -197,17 +229,24 @@ class Stack(nn.Module):
 
 
 def _scan(
-    cell: nn.Module, input: Tensor, state: State, lengths: Tensor | None, reverse: bool
+    cell: nn.Module,
+    input: Tensor,
+    state: State,
+    lengths: Tensor | None,
+    reverse: bool,
+    *resets: Any,  # noqa: ANN401 - resets and reset state, where there are resets
 ) -> tuple[Tensor, State]:
     """Run one cell, by its own scan, torch's kernels or single steps."""
     arguments = (input, state, lengths, reverse)
     if not _is_stepwise(cell):
         if _defines(type(cell), "scan", "forward"):
-            return cell.scan(*arguments)  # type: ignore[operator, no-any-return]
-        of_torch = torch_cell(cell)
-        if of_torch is not None:
-            return of_torch.scan(*arguments)
-    return scan_by_steps(cell, *arguments)
+            if not resets or takes_resets(cell.scan):  # type: ignore[arg-type]
+                return cell.scan(*arguments, *resets)  # type: ignore[operator, no-any-return]
+        elif (of_torch := torch_cell(cell)) is not None:
+            recurrence = of_torch.recurrence
+            if not resets or (recurrence is not None and kernels_compute(recurrence, input)):
+                return of_torch.scan(*arguments, *resets)
+    return scan_by_steps(cell, *arguments, *resets)
 
 
 def _cells_that_scan_layers(cells: Sequence[Any]) -> Sequence[Any] | None:

@@ -41,7 +41,13 @@ class TorchCell:
         self.training = training
 
     def scan(
-        self, input: Tensor, state: State, lengths: Tensor | None, reverse: bool
+        self,
+        input: Tensor,
+        state: State,
+        lengths: Tensor | None,
+        reverse: bool,
+        resets: Tensor | None = None,
+        reset_state: State | None = None,
     ) -> tuple[Tensor, State]:
         """All steps of a sequence.
 
@@ -50,22 +56,34 @@ class TorchCell:
             state: the state before the first step, (B, H), an LSTM's a pair of these.
             lengths: how many steps of each row are data, (B) integers, or None for all T.
             reverse: go from each row's last step to its first.
+            resets: where segments begin, (T, B) booleans, or None for one of all steps; only for a
+                recurrence that our operator knows.
+            reset_state: the state that segments start from, like ``state``, None for zero.
 
         Returns:
             The hidden states (T, B, H), zero where a row has ended, and each row's last state.
         """
-        if self.recurrence is None or not kernels_compute(self.recurrence, input):
+        if self.recurrence is None or (
+            resets is None and not kernels_compute(self.recurrence, input)
+        ):
             return self._scan_by_torch(input, state, lengths, reverse)
         weight_ih, weight_hh, *biases = self.weights
         parameters = [weight_ih.t(), weight_hh.t()]
         if biases:
             parameters.append(torch.cat(biases))
-        output, last = scan(self.recurrence, input, parts(state), parameters, lengths, reverse)
+        reset_states = None if reset_state is None else parts(reset_state)
+        options = lengths, reverse, resets, reset_states
+        output, last = scan(self.recurrence, input, parts(state), parameters, *options)
         return output, joined(last)
 
     @staticmethod
     def scan_layers(
-        cells: "Sequence[TorchCell]", input: Tensor, state: State, lengths: Tensor | None
+        cells: "Sequence[TorchCell]",
+        input: Tensor,
+        state: State,
+        lengths: Tensor | None,
+        resets: Tensor | None = None,
+        reset_states: State | None = None,
     ) -> tuple[Tensor, State] | None:
         """All steps of a sequence through cells of one kind, each fed by the one before.
 
@@ -74,6 +92,8 @@ class TorchCell:
             input: x_1 to x_T of the first, (T, B, I).
             state: those of all before the first step, (L, B, H), or a pair of these.
             lengths: how many steps of each row are data, (B) integers, or None for all T.
+            resets: where segments begin, (T, B) booleans, or None for one of all steps.
+            reset_states: the states that segments start from, like ``state``, None for zero.
 
         Returns:
             The last cell's hidden states (T, B, H) and the last states of all; or None where
@@ -89,7 +109,8 @@ class TorchCell:
         ):
             return None
         layers = [(cell.weights[0].t(), cell.weights[1].t(), *cell.weights[2:]) for cell in cells]
-        found = scan_layers(recurrence, input, parts(state), layers, lengths)
+        reset = None if reset_states is None else parts(reset_states)
+        found = scan_layers(recurrence, input, parts(state), layers, lengths, resets, reset)
         return None if found is None else (found[0], joined(found[1]))
 
     def _scan_by_torch(

@@ -64,7 +64,9 @@ class TorchNetwork(Stack, nn.RNNBase):
             for weights in self.all_weights
         ]
 
-    def forward(self, input: Input, hx: State | None = None) -> tuple[Any, Any]:
+    def forward(
+        self, input: Input, hx: State | None = None, *, resets: Input | None = None
+    ) -> tuple[Any, Any]:
         """Run the network.
 
         Args:
@@ -72,16 +74,21 @@ class TorchNetwork(Stack, nn.RNNBase):
                 a packed sequence.
             hx: the states before the first step, each (num_layers * directions, B, H), without B
                 for one sequence: a GRU's h_0, an LSTM's pair (h_0, c_0). Default: zeros.
+            resets: where segments begin that know nothing of the steps before, booleans in the form
+                of the input without its features, as for :meth:`brc_pytorch.NBRC.forward`. Torch's
+                kernels know none: where ours cannot run, the network goes step by step. Default:
+                one segment of all steps.
 
         Returns:
             The output, in the form of the input: the last layer's hidden states at every step,
             (T, B, directions * H); and the last states of all layers and directions, like ``hx``.
 
         Raises:
-            ValueError: the input has the wrong rank or dtype.
+            TypeError: the resets are not of the input's form.
+            ValueError: the input has the wrong rank or dtype, or the resets do not fit it.
             RuntimeError: an argument has the wrong shape.
         """
-        output, last = self._run(input, hx)
+        output, last = self._run(input, hx, resets)
         return output, last
 
     def _run_one_by_one(
@@ -90,11 +97,13 @@ class TorchNetwork(Stack, nn.RNNBase):
         input: Tensor,
         state: State,
         lengths: Tensor | None,
+        resets: Tensor | None,
         passes: list[CellPass] | None = None,
     ) -> tuple[Tensor, State]:
         """Run all cells by one of torch's kernels where ours cannot."""
-        if passes is not None or kernels_compute(self._recurrence, input):
-            return super()._run_one_by_one(cells, input, state, lengths, passes)
+        is_known_to_torch = passes is None and resets is None
+        if not is_known_to_torch or kernels_compute(self._recurrence, input):
+            return super()._run_one_by_one(cells, input, state, lengths, resets, passes)
         weights = [weight for cell in cells for weight in cell.weights]
         options = self.bias, self.layers, self.dropout, self.training, self.bidirectional
         return run_by_torch(self._kernel, weights, options, input, state, lengths)

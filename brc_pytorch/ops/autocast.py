@@ -4,7 +4,6 @@ The results have the input's dtype, as those of ``nn.GRU`` do.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,11 +29,18 @@ def _scan_autocast(
     input: Tensor,
     states: Tensor,
     parameters: Sequence[Tensor],
-    *options: Any,  # noqa: ANN401 - handed on as they are
+    lengths: Tensor | None,
+    reverse: bool,
+    keep: bool = False,
+    resets: Tensor | None = None,
+    reset_states: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch._C._ExcludeDispatchKeyGuard(AUTOCAST_KEYS):  # noqa: SLF001 - as torch.library does
-        dtype = computed_in(chosen_backend(input, recurrence), input.dtype)
+        dtype = computed_in(chosen_backend(input, recurrence, resets), input.dtype)
         given = *_to(dtype, (input, states)), _to(dtype, parameters)
+        if reset_states is not None:
+            (reset_states,) = _to(dtype, (reset_states,))
+        options = lengths, reverse, keep, resets, reset_states
         output, last, saved = operator(recurrence, *given, *options)
         if output.dtype == input.dtype:
             return output, last, saved
@@ -47,14 +53,19 @@ def _scan_layers_autocast(
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     lengths: Tensor | None,
+    resets: Tensor | None = None,
+    reset_states: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """As each layer's rule: from layer to layer the outputs have the input's dtype."""
-    if input.dtype in chosen_backend(input, recurrence).dtypes or not input.is_floating_point():
+    backend = chosen_backend(input, recurrence, resets)
+    if input.dtype in backend.dtypes or not input.is_floating_point():
         with torch._C._ExcludeDispatchKeyGuard(AUTOCAST_KEYS):  # noqa: SLF001 - as torch.library does
             given = _to(input.dtype, states), _to(input.dtype, parameters)
-            return layers_operator(recurrence, input, *given, lengths)  # type: ignore[no-any-return]
-    known = check_layers(recurrence, input, states, parameters, lengths, mixed=True)
-    return one_by_one(operator, known, input, states, parameters, lengths)
+            reset = None if reset_states is None else _to(input.dtype, reset_states)
+            return layers_operator(recurrence, input, *given, lengths, resets, reset)  # type: ignore[no-any-return]
+    options = lengths, resets, reset_states
+    known = check_layers(recurrence, input, states, parameters, *options, mixed=True)
+    return one_by_one(operator, known, input, states, parameters, *options)
 
 
 for _key in AUTOCAST.values():

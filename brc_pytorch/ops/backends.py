@@ -26,6 +26,9 @@ class Call(NamedTuple):
         parameters: as ``recurrence.parameters`` lists them; of any strides.
         lengths: how many steps of each row are data, (B) integers of any size, None for all.
         reverse: from each row's last step to its first.
+        resets: where segments begin, (T, B) booleans of any strides, None for one of all steps. A
+            step at which one begins, in reverse the step before it, starts from ``reset_states``.
+        reset_states: the states that segments start from, (S, B, H), None for zero.
     """
 
     recurrence: Recurrence
@@ -34,6 +37,23 @@ class Call(NamedTuple):
     parameters: Sequence[Tensor]
     lengths: Tensor | None
     reverse: bool
+    resets: Tensor | None = None
+    reset_states: Tensor | None = None
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """What it may be differentiated by: input, states, each parameter, reset states."""
+        return self.input, self.states, *self.parameters, self.reset_states
+
+    def with_each(self, change: Callable[[Tensor], Tensor]) -> "Call":
+        """The same call of other :attr:`tensors`, what ``change`` makes of each."""
+        reset_states = self.reset_states
+        return self._replace(
+            input=change(self.input),
+            states=change(self.states),
+            parameters=[change(parameter) for parameter in self.parameters],
+            reset_states=None if reset_states is None else change(reset_states),
+        )
 
 
 class Gradients(NamedTuple):
@@ -43,11 +63,18 @@ class Gradients(NamedTuple):
         input: (T, B, I), or (0) if nobody wants it.
         states: (S, B, H).
         parameters: each of its parameter's shape.
+        reset_states: (S, B, H), or (0) if there are none.
     """
 
     input: Tensor
     states: Tensor
     parameters: list[Tensor]
+    reset_states: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """In the order of :attr:`Call.tensors`."""
+        return self.input, self.states, *self.parameters, self.reset_states
 
 
 # (call, output (T, B, H), last states (S, B, H), saved): writes all three.
@@ -57,10 +84,20 @@ Forward = Callable[[Call, Tensor, Tensor, Tensor], None]
 # the forward pass was not told that a backward pass would come.
 Backward = Callable[[Call, Tensor | None, Tensor | None, Tensor, Tensor, Gradients], None]
 # (recurrence, input (T, B, I), states, each (L, B, H), parameters layer by layer, as
-# ``recurrence.layouts`` lists them, lengths, output (T, B, H), last states, each (L, B, H)): writes
-# the last two.
+# ``recurrence.layouts`` lists them, lengths, resets, reset states, each (L, B, H),
+# output (T, B, H), last states, each (L, B, H)): writes the last two.
 Layers = Callable[
-    [Recurrence, Tensor, Sequence[Tensor], Sequence[Tensor], Tensor | None, Tensor, list[Tensor]],
+    [
+        Recurrence,
+        Tensor,
+        Sequence[Tensor],
+        Sequence[Tensor],
+        Tensor | None,
+        Tensor | None,
+        Sequence[Tensor] | None,
+        Tensor,
+        list[Tensor],
+    ],
     None,
 ]
 
@@ -77,6 +114,7 @@ class Backend:
         backward: the backward pass.
         saved_shape: the shape of what a forward pass saves for the backward pass of this call.
         layers: several layers at once, if it can.
+        knows_resets: whether it computes calls with resets.
     """
 
     device_type: str | None
@@ -86,6 +124,7 @@ class Backend:
     backward: Backward
     saved_shape: Callable[[Call], tuple[int, ...]]
     layers: Layers | None = None
+    knows_resets: bool = False
 
 
 class _Choice:
@@ -190,11 +229,11 @@ def backend_for(device: torch.device) -> str:
     return "reference"
 
 
-def forced_backend(name: str, device: torch.device, recurrence: str) -> Backend:
+def forced_backend(name: str, device: torch.device, recurrence: str, resets: bool) -> Backend:
     """Return the backend that :func:`backend` asks for.
 
     Raises:
-        RuntimeError: it cannot run there, or not this recurrence.
+        RuntimeError: it cannot run there, or not this recurrence, or no resets.
     """
     _check_device(name, device)
     found = choice.backends[name]
@@ -202,6 +241,8 @@ def forced_backend(name: str, device: torch.device, recurrence: str) -> Backend:
         raise RuntimeError(
             f"backend {name!r} computes {sorted(found.recurrences)}, got {recurrence!r}"
         )
+    if resets and not found.knows_resets:
+        raise RuntimeError(f"backend {name!r} computes no resets")
     return found
 
 

@@ -15,16 +15,16 @@ from brc_pytorch.ops.operator import (
     library,
     parts,
     require,
-    widened,
 )
 
 
 def _empty_gradients(call: Call, input_needs_grad: bool) -> Gradients:
-    _, input, states, parameters, _, _ = call
+    _, input, states, parameters, *_ = call
     return Gradients(
         input.new_empty(input.shape if input_needs_grad else (0,)),
         states.new_empty(states.shape),
         [parameter.new_empty(parameter.shape) for parameter in parameters],
+        states.new_empty((0,) if call.reset_states is None else states.shape),
     )
 
 
@@ -33,18 +33,18 @@ def _those_there(*parameters: Tensor | None) -> list[Tensor]:
 
 
 def _returned(gradients: Gradients) -> tuple[Tensor, ...]:
-    """What the operator returns: (0) for the gradient of a parameter that is not there."""
+    """What the operator returns: (0) for the gradient of what is not there."""
     of_parameters = list(gradients.parameters)
     while len(of_parameters) < MOST_PARAMETERS:
         of_parameters.append(gradients.states.new_empty(0))
-    return gradients.input, gradients.states, *of_parameters
+    return gradients.input, gradients.states, *of_parameters, gradients.reset_states
 
 
 def _check_results(
     call: Call, grad_output: Tensor | None, grad_last: Tensor | None, output: Tensor
 ) -> None:
     """Check the forward pass's output, and the gradients of what it gave."""
-    _, input, states, _, _, _ = call
+    _, input, states, *_ = call
     shape = (*input.shape[:2], states.shape[2])
     names, tensors, shapes = ["output"], [output], [shape]
     if grad_output is not None:
@@ -73,10 +73,12 @@ def _scan_backward(
     output: Tensor,
     saved: Tensor,
     input_needs_grad: bool,
+    resets: Tensor | None = None,
+    reset_states: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     parameters = _those_there(kernel, memory, bias, recurrent_bias)
-    call = checked(recurrence, input, states, parameters, lengths, reverse)
-    backend = chosen_backend(input, recurrence)
+    call = checked(recurrence, input, states, parameters, lengths, reverse, resets, reset_states)
+    backend = chosen_backend(input, recurrence, resets)
     _check_results(call, grad_output, grad_last, output)
     dtype = computed_in(backend, input.dtype)
     shape = backend.saved_shape(call)
@@ -85,7 +87,7 @@ def _scan_backward(
         require(input.new_empty(0, dtype=dtype), [saved], [expected], ["saved"])
     results = gradients = _empty_gradients(call, input_needs_grad)
     if dtype != input.dtype:
-        call = widened(call, dtype)
+        call = call.with_each(lambda tensor: tensor.to(dtype))
         gradients = _empty_gradients(call, input_needs_grad)
         if saved.numel():
             output, saved = parts(saved, output, shape)
@@ -96,8 +98,7 @@ def _scan_backward(
     with torch._C._ExcludeDispatchKeyGuard(AUTOCAST_KEYS):  # noqa: SLF001 - nothing public does it
         backend.backward(call, grad_output, grad_last, output, saved, gradients)
     if gradients is not results:
-        narrow = (*results[:2], *results.parameters)
-        for into, gradient in zip(narrow, (*gradients[:2], *gradients.parameters), strict=True):
+        for into, gradient in zip(results.tensors, gradients.tensors, strict=True):
             into.copy_(gradient)
     return _returned(results)
 
@@ -117,9 +118,11 @@ def _scan_backward_fake(
     output: Tensor,
     saved: Tensor,  # noqa: ARG001 - it may come from another backend
     input_needs_grad: bool,
+    resets: Tensor | None = None,
+    reset_states: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     parameters = _those_there(kernel, memory, bias, recurrent_bias)
-    call = checked(recurrence, input, states, parameters, lengths, reverse)
+    call = checked(recurrence, input, states, parameters, lengths, reverse, resets, reset_states)
     _check_results(call, grad_output, grad_last, output)
     return _returned(_empty_gradients(call, input_needs_grad))
 
@@ -128,9 +131,10 @@ def _scan_backward_fake(
 library.define(
     "scan_backward(str recurrence, Tensor? grad_output, Tensor? grad_last, Tensor input,"
     " Tensor states, Tensor kernel, Tensor memory, Tensor? bias, Tensor? recurrent_bias,"
-    " Tensor? lengths, bool reverse, Tensor output, Tensor saved, bool input_needs_grad)"
+    " Tensor? lengths, bool reverse, Tensor output, Tensor saved, bool input_needs_grad,"
+    " Tensor? resets=None, Tensor? reset_states=None)"
     " -> (Tensor grad_input, Tensor grad_states, Tensor grad_kernel, Tensor grad_memory,"
-    " Tensor grad_bias, Tensor grad_recurrent_bias)"
+    " Tensor grad_bias, Tensor grad_recurrent_bias, Tensor grad_reset_states)"
 )
 library.impl("scan_backward", _scan_backward, "CompositeExplicitAutograd")
 torch.library.register_fake("brc_pytorch::scan_backward", _scan_backward_fake, lib=library)

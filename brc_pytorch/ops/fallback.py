@@ -11,6 +11,12 @@ from brc_pytorch.ops.backends import Backend, Call, Gradients, register_backend
 from brc_pytorch.ops.recurrences import RECURRENCES
 
 
+def _scan(call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
+    reset_states = None if call.reset_states is None else call.reset_states.unbind(0)
+    tensors = call.input, call.states.unbind(0), call.parameters
+    return call.recurrence.scan(*tensors, call.lengths, call.reverse, call.resets, reset_states)
+
+
 def differentiable_gradients(
     call: Call,
     grad_output: Tensor | None,
@@ -29,35 +35,31 @@ def differentiable_gradients(
         create_graph: whether the gradients can themselves be differentiated.
 
     Returns:
-        The gradients of the input, the states (S, B, H) and each parameter; None where it is not
-        required, or zero.
+        The gradients of :attr:`Call.tensors`; None where one is not there, not required, or zero.
     """
     # A view each: a tensor that is passed twice gets two gradients.
-    tensors = [t.view_as(t) for t in (call.input, call.states, *call.parameters)]
-    input, states, *parameters = (t.to(dtype) for t in tensors)
-    output, last = call.recurrence.scan(
-        input, states.unbind(0), parameters, call.lengths, call.reverse
-    )
+    call = call.with_each(lambda tensor: tensor.view_as(tensor))
+    tensors = call.tensors
+    output, last = _scan(call.with_each(lambda tensor: tensor.to(dtype)))
     results = [(output, grad_output), (torch.stack(last), grad_last)]
     known = [(result, grad.to(dtype)) for result, grad in results if grad is not None]
-    places = [place for place, tensor in enumerate(tensors) if tensor.requires_grad]
+    wanted = {place: t for place, t in enumerate(tensors) if t is not None and t.requires_grad}
     found: list[Tensor | None] = [None] * len(tensors)
-    if known and places:
+    if known and wanted:
         gradients = torch.autograd.grad(
             [result for result, _ in known],
-            [tensors[place] for place in places],
+            [*wanted.values()],
             [grad for _, grad in known],
             create_graph=create_graph,
             allow_unused=True,
         )
-        for place, gradient in zip(places, gradients, strict=True):
+        for place, gradient in zip(wanted, gradients, strict=True):
             found[place] = gradient
     return found
 
 
 def _forward(call: Call, output: Tensor, last: Tensor, saved: Tensor) -> None:  # noqa: ARG001 - a backend's signature
-    recurrence, input, states, parameters, lengths, reverse = call
-    results = recurrence.scan(input, states.unbind(0), parameters, lengths, reverse)
+    results = _scan(call)
     output.copy_(results[0])
     for into, state in zip(last.unbind(0), results[1], strict=True):
         into.copy_(state)
@@ -71,16 +73,13 @@ def _backward(
     saved: Tensor,  # noqa: ARG001
     gradients: Gradients,
 ) -> None:
-    input, states, *parameters = (
-        tensor.detach().requires_grad_() for tensor in (call.input, call.states, *call.parameters)
-    )
-    input.requires_grad_(gradients.input.shape == input.shape)
-    call = call._replace(input=input, states=states, parameters=parameters)
+    call = call.with_each(lambda tensor: tensor.detach().requires_grad_())
+    call.input.requires_grad_(gradients.input.shape == call.input.shape)
     with torch.enable_grad():
         found = differentiable_gradients(
-            call, grad_output, grad_last, input.dtype, create_graph=False
+            call, grad_output, grad_last, call.input.dtype, create_graph=False
         )
-    for into, gradient in zip((*gradients[:2], *gradients.parameters), found, strict=True):
+    for into, gradient in zip(gradients.tensors, found, strict=True):
         into.zero_() if gradient is None else into.copy_(gradient)
 
 
@@ -91,5 +90,6 @@ REFERENCE = Backend(
     forward=_forward,
     backward=_backward,
     saved_shape=lambda _: (0,),
+    knows_resets=True,
 )
 register_backend("reference", REFERENCE)

@@ -14,9 +14,12 @@ def _of_one_state(
     bias: Tensor | None,
     lengths: Tensor | None,
     reverse: bool,
+    resets: Tensor | None,
+    reset_state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     parameters = (kernel, memory) if bias is None else (kernel, memory, bias)
-    output, (last,) = scan(recurrence, input, (h_0,), parameters, lengths, reverse)
+    options = lengths, reverse, resets, None if reset_state is None else (reset_state,)
+    output, (last,) = scan(recurrence, input, (h_0,), parameters, *options)
     return output, last
 
 
@@ -29,6 +32,8 @@ def brc(
     *,
     lengths: Tensor | None = None,
     reverse: bool = False,
+    resets: Tensor | None = None,
+    reset_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""The bistable recurrent cell (BRC) over a sequence.
 
@@ -46,6 +51,10 @@ def brc(
         lengths: how many steps of each row are data, (B), integers from 0 to T; a value outside
             counts as the nearest of these. Default: all T.
         reverse: go from each row's last step to its first. Default: False.
+        resets: where segments begin that know nothing of the steps before, (T, B) booleans: True at
+            step t starts it from ``reset_state`` instead of from h_{t-1}. In reverse it is step
+            t - 1 that starts so, the last of its segment. Default: one segment of all steps.
+        reset_state: the state that such segments start from, (B, H). Default: zero.
 
     Returns:
         The output sequence (T, B, H), h_t standing where x_t stood, zero where a row has ended; and
@@ -57,7 +66,8 @@ def brc(
 
     Source: Vecoven, Ernst and Drion, PLOS ONE 2021, section "Bistable recurrent cells".
     """
-    return _of_one_state("brc", input, h_0, kernel, memory, bias, lengths, reverse)
+    options = lengths, reverse, resets, reset_state
+    return _of_one_state("brc", input, h_0, kernel, memory, bias, *options)
 
 
 def nbrc(
@@ -69,6 +79,8 @@ def nbrc(
     *,
     lengths: Tensor | None = None,
     reverse: bool = False,
+    resets: Tensor | None = None,
+    reset_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""The neuromodulated bistable recurrent cell (nBRC) over a sequence.
 
@@ -86,6 +98,10 @@ def nbrc(
         lengths: how many steps of each row are data, (B), integers from 0 to T; a value outside
             counts as the nearest of these. Default: all T.
         reverse: go from each row's last step to its first. Default: False.
+        resets: where segments begin that know nothing of the steps before, (T, B) booleans: True at
+            step t starts it from ``reset_state`` instead of from h_{t-1}. In reverse it is step
+            t - 1 that starts so, the last of its segment. Default: one segment of all steps.
+        reset_state: the state that such segments start from, (B, H). Default: zero.
 
     Returns:
         The output sequence (T, B, H), h_t standing where x_t stood, zero where a row has ended; and
@@ -97,7 +113,8 @@ def nbrc(
 
     Source: Vecoven, Ernst and Drion, PLOS ONE 2021, section "Bistable recurrent cells".
     """
-    return _of_one_state("nbrc", input, h_0, kernel, memory, bias, lengths, reverse)
+    options = lengths, reverse, resets, reset_state
+    return _of_one_state("nbrc", input, h_0, kernel, memory, bias, *options)
 
 
 def gru(
@@ -109,6 +126,8 @@ def gru(
     *,
     lengths: Tensor | None = None,
     reverse: bool = False,
+    resets: Tensor | None = None,
+    reset_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""The gated recurrent unit (GRU) over a sequence, with the equations of :class:`torch.nn.GRU`.
 
@@ -126,6 +145,8 @@ def gru(
         bias: b_ir, b_iz, b_in, b_hr, b_hz, b_hn side by side, (6H). Default: none.
         lengths: as for :func:`brc`.
         reverse: as for :func:`brc`.
+        resets: as for :func:`brc`.
+        reset_state: as for :func:`brc`.
 
     Returns:
         As :func:`brc` does.
@@ -136,7 +157,8 @@ def gru(
 
     Source: Cho et al., EMNLP 2014, section 2.3; with torch's place of r_t, behind the product.
     """
-    return _of_one_state("gru", input, h_0, kernel, memory, bias, lengths, reverse)
+    options = lengths, reverse, resets, reset_state
+    return _of_one_state("gru", input, h_0, kernel, memory, bias, *options)
 
 
 def lstm(
@@ -148,6 +170,8 @@ def lstm(
     *,
     lengths: Tensor | None = None,
     reverse: bool = False,
+    resets: Tensor | None = None,
+    reset_states: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     r"""The long short-term memory (LSTM) over a sequence, with :class:`torch.nn.LSTM`'s equations.
 
@@ -167,6 +191,8 @@ def lstm(
         bias: b_ii, b_if, b_ig, b_io, b_hi, b_hf, b_hg, b_ho side by side, (8H). Default: none.
         lengths: as for :func:`brc`.
         reverse: as for :func:`brc`.
+        resets: as for :func:`brc`.
+        reset_states: the h and c that segments start from, each (B, H). Default: zero.
 
     Returns:
         The output sequence (T, B, H), as :func:`brc` returns it; and the last states h and c, each
@@ -180,5 +206,6 @@ def lstm(
     Gers, Schmidhuber and Cummins, Neural Computation 12(10), 2000.
     """
     parameters = (kernel, memory) if bias is None else (kernel, memory, bias)
-    output, (h_n, c_n) = scan("lstm", input, states, parameters, lengths, reverse)
+    options = lengths, reverse, resets, reset_states
+    output, (h_n, c_n) = scan("lstm", input, states, parameters, *options)
     return output, (h_n, c_n)

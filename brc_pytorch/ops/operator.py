@@ -46,7 +46,8 @@ transforms_are_active = torch._C._are_functorch_transforms_active  # noqa: SLF00
 library: Any = torch.library.Library("brc_pytorch", "DEF")  # type: ignore[no-untyped-call]
 library.define(
     "scan(str recurrence, Tensor input, Tensor states, Tensor[] parameters, Tensor? lengths,"
-    " bool reverse, bool keep=False) -> (Tensor output, Tensor last, Tensor saved)"
+    " bool reverse, bool keep=False, Tensor? resets=None, Tensor? reset_states=None)"
+    " -> (Tensor output, Tensor last, Tensor saved)"
 )
 operator = torch.ops.brc_pytorch.scan.default
 
@@ -88,7 +89,9 @@ def require(
         raise ValueError(f"{name}: expected dtype {dtype}, got {tensor.dtype}")
 
 
-def check_sequence(recurrence: str, input: Tensor, lengths: Tensor | None) -> Recurrence:
+def check_sequence(
+    recurrence: str, input: Tensor, lengths: Tensor | None, resets: Tensor | None
+) -> Recurrence:
     """Check what layers share; return the recurrence of this name."""
     if recurrence not in RECURRENCES:
         known = ", ".join(map(repr, RECURRENCES))
@@ -109,6 +112,10 @@ def check_sequence(recurrence: str, input: Tensor, lengths: Tensor | None) -> Re
             f"lengths: expected {batch} integers, one a row, "
             f"got shape {tuple(lengths.shape)} of {lengths.dtype}"
         )
+    if resets is not None:
+        if resets.dtype != torch.bool:
+            raise ValueError(f"resets: expected dtype torch.bool, got {resets.dtype}")
+        require(input, [resets], [tuple(input.shape[:2])], ["resets"], mixed=True)
     return RECURRENCES[recurrence]
 
 
@@ -119,6 +126,8 @@ def checked(
     parameters: Sequence[Tensor],
     lengths: Tensor | None,
     reverse: bool,
+    resets: Tensor | None = None,
+    reset_states: Tensor | None = None,
     mixed: bool = False,
 ) -> Call:
     """Check the arguments, and return them as a backend takes them.
@@ -126,7 +135,7 @@ def checked(
     Raises:
         ValueError: a tensor has the wrong shape, dtype (unless mixed), device or layout.
     """
-    recurrence = check_sequence(name, input, lengths)
+    recurrence = check_sequence(name, input, lengths, resets)
     _, batch, features = input.shape
     if states.dim() != 3:  # noqa: PLR2004 - (S, B, H)
         raise ValueError(
@@ -143,6 +152,12 @@ def checked(
             f"got {tuple(states.shape[1:])}"
         )
     names, tensors, shapes = [recurrence.states[0]], [states], [tuple(states.shape)]
+    if reset_states is not None:
+        if resets is None:
+            raise ValueError("reset_states: expected resets beside them, got none")
+        names.append("reset_states")
+        tensors.append(reset_states)
+        shapes.append(tuple(states.shape))
     rows = {"I": (features,), "H": (hidden,), None: ()}
     for parameter, tensor in zip(recurrence.parameters, parameters, strict=False):
         gates = parameter.gates[0]
@@ -161,27 +176,20 @@ def checked(
             f"got {len(parameters)}"
         )
     require(input, tensors, shapes, names, mixed)
-    return Call(recurrence, input, states, parameters, lengths, reverse)
+    return Call(recurrence, input, states, parameters, lengths, reverse, resets, reset_states)
 
 
-def chosen_backend(input: Tensor, recurrence: str) -> Backend:
+def chosen_backend(input: Tensor, recurrence: str, resets: Tensor | None) -> Backend:
     """The backend that computes where the input is: the one that is forced, or the device's."""
     if choice.forced is not None:
-        return forced_backend(choice.forced, input.device, recurrence)
-    return choice.chosen.get((input.device.type, recurrence), REFERENCE)
+        return forced_backend(choice.forced, input.device, recurrence, resets is not None)
+    found = choice.chosen.get((input.device.type, recurrence), REFERENCE)
+    return found if resets is None or found.knows_resets else REFERENCE
 
 
 def computed_in(backend: Backend, dtype: torch.dtype) -> torch.dtype:
     """What a backend computes tensors of this dtype in."""
     return dtype if dtype in backend.dtypes else torch.float32
-
-
-def widened(call: Call, dtype: torch.dtype) -> Call:
-    """The same call, of another dtype."""
-    _, input, states, parameters, _, _ = call
-    return call._replace(
-        input=input.to(dtype), states=states.to(dtype), parameters=[p.to(dtype) for p in parameters]
-    )
 
 
 def empty_results(call: Call, backend: Backend, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -190,7 +198,7 @@ def empty_results(call: Call, backend: Backend, keep: bool) -> tuple[Tensor, Ten
     Where the backend computes in a wider dtype it saves the output in that dtype, flat, and behind
     it what it saves itself.
     """
-    _, input, states, _, _, _ = call
+    _, input, states, *_ = call
     steps, batch, _ = input.shape
     output = input.new_empty((steps, batch, states.shape[2]))
     shape, dtype = backend.saved_shape(call) if keep else (0,), input.dtype
@@ -208,14 +216,16 @@ def _scan(
     lengths: Tensor | None,
     reverse: bool,
     keep: bool = False,
+    resets: Tensor | None = None,
+    reset_states: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    call = checked(recurrence, input, states, parameters, lengths, reverse)
-    backend = chosen_backend(input, recurrence)
+    call = checked(recurrence, input, states, parameters, lengths, reverse, resets, reset_states)
+    backend = chosen_backend(input, recurrence, resets)
     results = output, last, saved = empty_results(call, backend, keep)
     if input.dtype in backend.dtypes:
         backend.forward(call, output, last, saved)
         return results
-    wide = widened(call, saved.dtype)
+    wide = call.with_each(lambda tensor: tensor.to(saved.dtype))
     wide_output, wide_last, wide_saved = empty_results(wide, backend, keep)
     if keep:
         wide_output, wide_saved = parts(saved, wide_output, wide_saved.shape)
@@ -239,9 +249,11 @@ def _scan_fake(
     lengths: Tensor | None,
     reverse: bool,
     keep: bool = False,
+    resets: Tensor | None = None,
+    reset_states: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    call = checked(recurrence, input, states, parameters, lengths, reverse)
-    return empty_results(call, chosen_backend(input, recurrence), keep)
+    call = checked(recurrence, input, states, parameters, lengths, reverse, resets, reset_states)
+    return empty_results(call, chosen_backend(input, recurrence, resets), keep)
 
 
 class _Scan(torch.autograd.Function):
@@ -253,17 +265,21 @@ class _Scan(torch.autograd.Function):
         recurrence: str,
         lengths: Tensor | None,
         reverse: bool,
+        resets: Tensor | None,
+        reset_states: Tensor | None,
         input: Tensor,
         states: Tensor,
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        options = lengths, reverse, True, resets, reset_states
         with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - nothing public does it
-            results = operator(recurrence, input, states, parameters, lengths, reverse, keep=True)
-        output, last, saved = results
+            output, last, saved = operator(recurrence, input, states, parameters, *options)
         ctx.options = recurrence, reverse
         ctx.mark_non_differentiable(saved)
         ctx.set_materialize_grads(False)  # a gradient that is not there stays None, not zeros
-        ctx.save_for_backward(lengths, output, saved, input, states, *parameters)
+        ctx.save_for_backward(
+            *(lengths, resets, reset_states, output, saved, input, states, *parameters)
+        )
         return output, last, saved
 
     @staticmethod
@@ -277,23 +293,26 @@ class _Scan(torch.autograd.Function):
         if grad_output is None and grad_last is None:
             return (None,) * len(needed)
         recurrence, reverse = ctx.options
-        lengths, output, saved, input, states, *parameters = ctx.saved_tensors
+        lengths, resets, reset_states, output, saved, *given = ctx.saved_tensors
+        input, states, *parameters = given
         gradients: Sequence[Tensor | None]
         if torch.is_grad_enabled():
             known = RECURRENCES[recurrence]
-            call = Call(known, input, states, parameters, lengths, reverse)
-            dtype = computed_in(chosen_backend(input, recurrence), input.dtype)
+            options = lengths, reverse, resets, reset_states
+            call = Call(known, input, states, parameters, *options)
+            dtype = computed_in(chosen_backend(input, recurrence, resets), input.dtype)
             gradients = differentiable_gradients(
                 call, grad_output, grad_last, dtype, create_graph=True
             )
         else:
             absent = [None] * (MOST_PARAMETERS - len(parameters))
             gradients = torch.ops.brc_pytorch.scan_backward(
-                *(recurrence, grad_output, grad_last, input, states, *parameters, *absent),
-                *(lengths, reverse, output, saved, needed[3]),
+                *(recurrence, grad_output, grad_last, *given, *absent),
+                *(lengths, reverse, output, saved, needed[5], resets, reset_states),
             )
-        wanted = (g if need else None for need, g in zip(needed[3:], gradients, strict=False))
-        return None, None, None, *wanted
+        *gradients, of_reset_states = gradients
+        wanted = (g if need else None for need, g in zip(needed[5:], gradients, strict=False))
+        return None, None, None, None, of_reset_states if needed[4] else None, *wanted
 
 
 def _scan_autograd(
@@ -304,11 +323,18 @@ def _scan_autograd(
     lengths: Tensor | None,
     reverse: bool,
     keep: bool = False,
+    resets: Tensor | None = None,
+    reset_states: Tensor | None = None,
 ) -> Any:  # noqa: ANN401 - torch does not say what it applies
-    if torch.is_grad_enabled() and torch._C._any_requires_grad(input, states, parameters):  # noqa: SLF001 - as torch.library's own rule
-        return _Scan.apply(recurrence, lengths, reverse, input, states, *parameters)  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled() and torch._C._any_requires_grad(  # noqa: SLF001 - as torch.library's own rule
+        input, states, parameters, reset_states
+    ):
+        return _Scan.apply(  # type: ignore[no-untyped-call]
+            *(recurrence, lengths, reverse, resets, reset_states, input, states, *parameters)
+        )
+    options = lengths, reverse, keep, resets, reset_states
     with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - nothing public does it
-        return operator(recurrence, input, states, parameters, lengths, reverse, keep)
+        return operator(recurrence, input, states, parameters, *options)
 
 
 library.impl("scan", _scan, "CompositeExplicitAutograd")
@@ -316,21 +342,21 @@ library.impl("scan", _scan_autograd, "Autograd")
 torch.library.register_fake("brc_pytorch::scan", _scan_fake, lib=library)
 
 
-def _stacked(recurrence: str, states: tuple[Tensor, ...]) -> Tensor:
-    """The states of a recurrence that has several, (S, B, H)."""
+def _stacked(recurrence: str, states: tuple[Tensor, ...], name: str = "states") -> Tensor:
+    """The states of a recurrence, (S, B, H)."""
     count = len(RECURRENCES[recurrence].states) if recurrence in RECURRENCES else len(states)
     if not states or len(states) != count:
-        raise ValueError(f"states: expected {count} of {recurrence!r}, got {len(states)}")
+        raise ValueError(f"{name}: expected {count} of {recurrence!r}, got {len(states)}")
     first = states[0]
     for place, state in enumerate(states):
         if state.shape != first.shape or state.device != first.device:
             raise ValueError(
-                f"states[{place}]: expected shape {tuple(first.shape)} on {first.device}, as "
-                f"states[0], got {tuple(state.shape)} on {state.device}"
+                f"{name}[{place}]: expected shape {tuple(first.shape)} on {first.device}, as "
+                f"{name}[0], got {tuple(state.shape)} on {state.device}"
             )
         if state.dtype != first.dtype and not mixes_dtypes(first.device):
             raise ValueError(
-                f"states[{place}]: expected dtype {first.dtype}, as states[0], got {state.dtype}"
+                f"{name}[{place}]: expected dtype {first.dtype}, as {name}[0], got {state.dtype}"
             )
     return torch.stack(states)
 
@@ -342,6 +368,8 @@ def scan(
     parameters: Sequence[Tensor],
     lengths: Tensor | None = None,
     reverse: bool = False,
+    resets: Tensor | None = None,
+    reset_states: tuple[Tensor, ...] | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a recurrence over a sequence.
 
@@ -354,6 +382,10 @@ def scan(
         lengths: how many steps of each row are data, (B), integers from 0 to T; a value outside
             counts as the nearest of these. Default: all T.
         reverse: go from each row's last step to its first. Default: False.
+        resets: where segments begin that know nothing of the steps before, (T, B) booleans: True at
+            step t starts it from ``reset_states`` instead of from step t - 1. In reverse it is step
+            t - 1 that starts so, the last of its segment. Default: one segment of all steps.
+        reset_states: the states that such segments start from, each (B, H). Default: zero.
 
     Returns:
         The output sequence (T, B, H), h_t standing where x_t stood, zero where a row has ended; and
@@ -372,14 +404,19 @@ def scan(
             say_once_that_kernels_are_missing(kind, recurrence)
             direct = True  # autograd's own backward pass need not run the equations twice
     stacked = states[0].unsqueeze(0) if len(states) == 1 else _stacked(recurrence, states)
+    reset = None if reset_states is None else _stacked(recurrence, reset_states, "reset_states")
     if direct:
         mixed = mixes_dtypes(input.device)
-        call = checked(recurrence, input, stacked, parameters, lengths, reverse, mixed)
-        return call.recurrence.scan(input, states, parameters, lengths, reverse)
+        options = lengths, reverse, resets
+        call = checked(recurrence, input, stacked, parameters, *options, reset, mixed)
+        return call.recurrence.scan(input, states, parameters, *options, reset_states)
+    arguments: tuple[Any, ...] = recurrence, input, stacked, parameters, lengths, reverse
+    if resets is not None or reset is not None:
+        arguments += False, resets, reset
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        output, last, _ = operator(recurrence, input, stacked, parameters, lengths, reverse)
+        output, last, _ = operator(*arguments)
     else:
         # A single step is mostly overhead; autograd's part of it would do nothing here.
         with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - nothing public skips it
-            output, last, _ = operator(recurrence, input, stacked, parameters, lengths, reverse)
+            output, last, _ = operator(*arguments)
     return output, (last.squeeze(0),) if len(states) == 1 else last.unbind(0)

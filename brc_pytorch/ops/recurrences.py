@@ -71,6 +71,8 @@ class Recurrence:
         parameters: Sequence[Tensor],
         lengths: Tensor | None,
         reverse: bool,
+        resets: Tensor | None = None,
+        reset_states: tuple[Tensor, ...] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the equations over time, in plain PyTorch: the output (T, B, H), the last states."""
         input, valid = reference.mask_padding(input, lengths)
@@ -80,7 +82,10 @@ class Recurrence:
 
         projected = self.project(input, *parameters)
         state: Any = states[0] if len(states) == 1 else states
-        output, last = reference.loop(step, projected, state, valid, reverse)
+        reset: Any = reset_states
+        if reset_states is not None and len(reset_states) == 1:
+            reset = reset_states[0]
+        output, last = reference.loop(step, projected, state, valid, reverse, resets, reset)
         return output, (last,) if isinstance(last, Tensor) else last
 
 

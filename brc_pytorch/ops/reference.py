@@ -113,7 +113,31 @@ def mask_padding(input: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor 
     return torch.where(valid, input, 0), valid
 
 
-def states_before(output: Tensor, state: Tensor, valid: Tensor | None, reverse: bool) -> Tensor:
+def begin_anew(resets: Tensor, valid: Tensor | None, reverse: bool) -> Tensor:
+    """Which steps start from the reset state, since they are their segment's first to be taken.
+
+    Args:
+        resets: where segments begin, (T, B) booleans.
+        valid: which steps are data, (T, B, 1), or None for all.
+        reverse: go from the last step to the first: a segment starts at its own last step.
+
+    Returns:
+        (T, B, 1) booleans.
+    """
+    begins = resets.unsqueeze(-1)
+    if valid is not None:
+        begins = begins & valid
+    return torch.cat((begins[1:], torch.zeros_like(begins[:1]))) if reverse else begins
+
+
+def states_before(
+    output: Tensor,
+    state: Tensor,
+    valid: Tensor | None,
+    reverse: bool,
+    resets: Tensor | None = None,
+    reset_state: Tensor | None = None,
+) -> Tensor:
     """The state that every step of a sequence started from.
 
     Args:
@@ -121,18 +145,24 @@ def states_before(output: Tensor, state: Tensor, valid: Tensor | None, reverse: 
         state: the one before the first, (B, H).
         valid: which steps are data, (T, B, 1), or None for all.
         reverse: whether the steps were taken from each row's last to its first.
+        resets: where segments begin, (T, B) booleans, or None for one of all steps.
+        reset_state: the state that segments start from, (B, H), None for zero.
 
     Returns:
         (T, B, H), anything where a row has ended.
     """
     if not reverse:
-        return torch.cat((state.unsqueeze(0), output[:-1]))
-    before = torch.cat((output[1:], state.unsqueeze(0)))
-    if valid is None:
+        before = torch.cat((state.unsqueeze(0), output[:-1]))
+    else:
+        before = torch.cat((output[1:], state.unsqueeze(0)))
+        if valid is not None:
+            # The step after a row's last is padding: the row came in there with h_0.
+            going_on = torch.cat((valid[1:], valid.new_ones(1, *valid.shape[1:])))
+            before = torch.where(going_on, before, state)
+    if resets is None:
         return before
-    # The step after a row's last is padding: the row came in there with h_0.
-    going_on = torch.cat((valid[1:], valid.new_ones(1, *valid.shape[1:])))
-    return torch.where(going_on, before, state)
+    anew = begin_anew(resets, valid, reverse)
+    return torch.where(anew, 0 if reset_state is None else reset_state, before)
 
 
 def loop(
@@ -141,6 +171,8 @@ def loop(
     state: StateT,
     valid: Tensor | None,
     reverse: bool,
+    resets: Tensor | None = None,
+    reset_state: StateT | None = None,
 ) -> tuple[Tensor, StateT]:
     """Run ``state = step(input[t], state)`` over time.
 
@@ -150,6 +182,9 @@ def loop(
         state: the state before the first step.
         valid: which steps are data, (T, B, 1), or None for all; a state passes the others by.
         reverse: go from the last step to the first.
+        resets: where segments begin, (T, B) booleans, or None for one of all steps.
+        reset_state: the state that all segments but the first to be taken start from, None for
+            zero.
 
     Returns:
         The hidden states (T, B, H), zero where a step is not data, and the last state.
@@ -158,7 +193,10 @@ def loop(
     inputs = input.unbind(0)
     outputs = list(inputs)
     order = range(len(inputs))
+    goes_on = None if resets is None else ~begin_anew(resets, valid, reverse)
     for t in reversed(order) if reverse else order:
+        if goes_on is not None:
+            state = _where(goes_on[t], state, reset_state)
         if valid is None:
             state = step(inputs[t], state)
         else:

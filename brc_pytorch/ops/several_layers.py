@@ -26,14 +26,22 @@ def check_layers(
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     lengths: Tensor | None,
+    resets: Tensor | None,
+    reset_states: Sequence[Tensor] | None,
     mixed: bool = False,
 ) -> Recurrence:
     """Check the arguments; return the recurrence."""
-    recurrence = check_sequence(name, input, lengths)
-    if len(states) != len(recurrence.states):
-        raise ValueError(
-            f"states: expected {len(recurrence.states)} of {name!r}, got {len(states)}"
-        )
+    recurrence = check_sequence(name, input, lengths, resets)
+    given = {"states": states}
+    if reset_states is not None:
+        if resets is None:
+            raise ValueError("reset_states: expected resets beside them, got none")
+        given["reset_states"] = reset_states
+    for of, tensors in given.items():
+        if len(tensors) != len(recurrence.states):
+            raise ValueError(
+                f"{of}: expected {len(recurrence.states)} of {name!r}, got {len(tensors)}"
+            )
     h_0 = states[0]
     if h_0.dim() != 3:  # noqa: PLR2004 - (L, B, H)
         raise ValueError(f"{recurrence.states[0]}: expected (L, B, H), got {tuple(h_0.shape)}")
@@ -44,13 +52,15 @@ def check_layers(
             f"parameters: expected {[*recurrence.layouts]} tensors a layer, "
             f"got {len(parameters)} for {layers}"
         )
-    shapes: list[tuple[int, ...]] = [(layers, input.shape[1], hidden)] * len(states)
+    all_states = [state for tensors in given.values() for state in tensors]
+    shapes: list[tuple[int, ...]] = [(layers, input.shape[1], hidden)] * len(all_states)
     features, width = input.shape[2], recurrence.apart * hidden
     for _ in range(layers):
         of_layer = {"I": (features, width), "H": (hidden, width), None: (width,)}
         shapes += map(of_layer.__getitem__, recurrence.layouts[count][1])
         features = hidden
-    require(input, (*states, *parameters), shapes, recurrence.states, mixed)
+    names = (*recurrence.states, *["reset_states"] * (len(all_states) - len(states)))
+    require(input, (*all_states, *parameters), shapes, names, mixed)
     return recurrence
 
 
@@ -60,14 +70,17 @@ def _scan_layers(
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     lengths: Tensor | None,
+    resets: Tensor | None = None,
+    reset_states: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Layers one upon the other: states (L, B, H), parameters layer by layer."""
-    known = check_layers(recurrence, input, states, parameters, lengths)
-    backend = chosen_backend(input, recurrence)
+    options = lengths, resets, reset_states
+    known = check_layers(recurrence, input, states, parameters, *options)
+    backend = chosen_backend(input, recurrence, resets)
     if backend.layers is None or input.dtype not in backend.dtypes:
-        return one_by_one(operator, known, input, states, parameters, lengths)
+        return one_by_one(operator, known, input, states, parameters, *options)
     output, last = _empty(input, states)
-    backend.layers(known, input, states, parameters, lengths, output, last)
+    backend.layers(known, input, states, parameters, *options, output, last)
     return output, last
 
 
@@ -86,8 +99,10 @@ def _scan_layers_fake(
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     lengths: Tensor | None,
+    resets: Tensor | None = None,
+    reset_states: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    check_layers(recurrence, input, states, parameters, lengths)
+    check_layers(recurrence, input, states, parameters, lengths, resets, reset_states)
     return _empty(input, states)
 
 
@@ -98,6 +113,8 @@ def one_by_one(
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     lengths: Tensor | None,
+    resets: Tensor | None,
+    reset_states: Sequence[Tensor] | None,
 ) -> tuple[Tensor, list[Tensor]]:
     """What the operator of several layers computes, by that of a single one."""
     layers = len(states[0])
@@ -110,14 +127,17 @@ def one_by_one(
                 stacked.append(torch.cat([*parameters[at : at + tensors]], dim=-1))
             at += tensors
         of_layer = torch.stack([state[layer] for state in states])
-        input, last_of_layer, _ = run(recurrence.name, input, of_layer, stacked, lengths, False)
+        reset = None if reset_states is None else torch.stack([s[layer] for s in reset_states])
+        options = lengths, False, False, resets, reset
+        input, last_of_layer, _ = run(recurrence.name, input, of_layer, stacked, *options)
         last.append(last_of_layer)
     return input, [*torch.stack(last, dim=1)]
 
 
 library.define(
     "scan_layers(str recurrence, Tensor input, Tensor[] states, Tensor[] parameters,"
-    " Tensor? lengths) -> (Tensor output, Tensor[] last)"
+    " Tensor? lengths, Tensor? resets=None, Tensor[]? reset_states=None)"
+    " -> (Tensor output, Tensor[] last)"
 )
 layers_operator = torch.ops.brc_pytorch.scan_layers.default
 library.impl("scan_layers", _scan_layers, "CompositeExplicitAutograd")
@@ -130,6 +150,8 @@ def scan_layers(
     states: tuple[Tensor, ...],
     layers: Sequence[Sequence[Tensor]],
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+    reset_states: tuple[Tensor, ...] | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
     """Run layers of one recurrence in one call, each taking the outputs of the one before.
 
@@ -143,6 +165,9 @@ def scan_layers(
             or none. Of the GRU and the LSTM, the gates of a tensor side by side: the kernel
             (I, G * H), the memory (H, G * H); and b_ih, b_hh, each (G * H), or none; G is 3 or 4.
         lengths: how many steps of each row are data, (B) integers. Default: all T.
+        resets: where segments begin, (T, B) booleans, as for :func:`scan`. Default: one segment of
+            all steps.
+        reset_states: the states that such segments start from, each (L, B, H). Default: zero.
 
     Returns:
         The last layer's output (T, B, H) and the last states of all layers, each (L, B, H); or None
@@ -163,7 +188,7 @@ def scan_layers(
     if choice.forced is None:
         backend = choice.chosen.get((input.device.type, recurrence), REFERENCE)
     else:
-        backend = chosen_backend(input, recurrence)
+        backend = chosen_backend(input, recurrence, resets)
     if backend.layers is None or input.dtype not in backend.dtypes:
         return None
     parameters: list[Tensor] = []
@@ -171,5 +196,8 @@ def scan_layers(
         if len(layer) != len(layers[0]):
             return None
         parameters += layer
-    output, last = layers_operator(recurrence, input, states, parameters, lengths)
+    options: tuple[Any, ...] = (lengths,)
+    if resets is not None or reset_states is not None:
+        options += resets, reset_states
+    output, last = layers_operator(recurrence, input, states, parameters, *options)
     return output, tuple(last)

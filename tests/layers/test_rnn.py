@@ -37,7 +37,7 @@ def test_the_signature_starts_as_that_of_gru(network_type):
         "device",
         "dtype",
     ]
-    assert [*inspect.signature(network_type(3, 5).forward).parameters] == ["input", "hx"]
+    assert [*inspect.signature(network_type(3, 5).forward).parameters][:2] == ["input", "hx"]
 
 
 @pytest.mark.parametrize("network_type", NETWORKS)

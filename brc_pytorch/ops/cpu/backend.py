@@ -25,7 +25,7 @@ _PARAMETERS = 4  # of the C interface: kernel, memory, bias, the memory's bias
 
 
 def _saved_shape(call: Call) -> tuple[int, ...]:
-    recurrence, input, states, _, _, _ = call
+    recurrence, input, states, *_ = call
     steps, batch, features = input.shape
     hidden = states.shape[2]
     kernel, memory, *_ = recurrence.parameters
@@ -40,7 +40,7 @@ def _saved_shape(call: Call) -> tuple[int, ...]:
 
 def _describe(call: Call, kept_steps: int) -> tuple[interface.Layer, list[Tensor | None]]:
     """The C description of a layer, and the tensors whose memory it points to."""
-    recurrence, input, states, parameters, lengths, reverse = call
+    recurrence, input, states, parameters, lengths, reverse, *_ = call
     hidden = states.shape[2]
     size = hidden * input.element_size()
     states = states.contiguous()
@@ -126,6 +126,8 @@ def _layers(
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     lengths: Tensor | None,
+    resets: Tensor | None,  # noqa: ARG001 - it knows none
+    reset_states: Sequence[Tensor] | None,  # noqa: ARG001 - the same
     output: Tensor,
     last: list[Tensor],
 ) -> None:

@@ -106,7 +106,7 @@ def _project(input: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _prepare(call: Call) -> _Inputs:
-    recurrence, input, states, (kernel, memory, *bias), lengths, reverse = call
+    recurrence, input, states, (kernel, memory, *bias), lengths, reverse, *_ = call
     if lengths is not None:
         lengths = lengths.to(input.device).clamp(0, input.shape[0]).to(torch.int32).contiguous()
     return _Inputs(
