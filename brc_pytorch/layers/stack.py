@@ -87,14 +87,16 @@ class Stack(nn.Module):
         if self.num_directions == 1 and not (self.dropout and self.training):
             together = _cells_that_scan_layers(cells)
         sequence, state, lengths, begins = enter(input, state, resets, expected)
-        given = together or cells, sequence, state, lengths
         found = None
-        if together is not None and begins is None:
-            found = type(together[0]).scan_layers(*given)
+        given = sequence, state, lengths
+        if begins is None:
+            if together is not None:
+                found = type(together[0]).scan_layers(together, *given)
+                cells = [*together]
         elif together is not None and takes_resets(type(together[0]).scan_layers):
             reset_states = self._reset_states(sequence.shape[1])
-            found = type(together[0]).scan_layers(*given, begins, reset_states)
-        output, last = found or self._run_one_by_one(*given, begins)
+            found = type(together[0]).scan_layers(together, *given, begins, reset_states)
+        output, last = found or self._run_one_by_one(cells, *given, begins)
         last = leave_state(last, input)
         if self.return_seq:
             return leave_sequence(output, input, lengths, self.batch_first), last
