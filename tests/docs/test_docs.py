@@ -29,6 +29,7 @@ MODULES = [
 # What the core does without: an optional extra brings it, or a build of torch.
 EXTRAS = [
     ROOT / "brc_pytorch" / "experiments",
+    ROOT / "brc_pytorch" / "interop" / "gymnasium.py",
     ROOT / "brc_pytorch" / "interop" / "onnx.py",
     ROOT / "brc_pytorch" / "ops" / "triton",  # imported where a GPU is in use
 ]
