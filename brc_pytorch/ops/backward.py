@@ -23,7 +23,7 @@ def _empty_gradients(call: Call, input_needs_grad: bool) -> Gradients:
     return Gradients(
         input.new_empty(input.shape if input_needs_grad else (0,)),
         states.new_empty(states.shape),
-        [parameter.new_empty(parameter.shape) for parameter in parameters],
+        [torch.empty_like(parameter) for parameter in parameters],
         states.new_empty((0,) if call.reset_states is None else states.shape),
     )
 

@@ -35,9 +35,13 @@ const char* brc_cells(void) {
   return names.c_str();
 }
 
+std::int32_t brc_saved(std::int32_t cell) {
+  return brc::instruction_sets().kernels[0]->cells[cell].forward[0].cell->saved;
+}
+
 const char* brc_instruction_sets(void) { return brc::instruction_sets().names; }
 
-int brc_forward(const brc_layer* layers, std::int32_t count, void* output, void* last,
+int brc_forward(const brc_layer* layers, std::int32_t count, void* output, void* const* last,
                 void* saved) try {
   const brc::FloatingPointEnvironment environment;
   const brc::ForwardPass& pass = brc::kernels_of(layers[0]).forward[layers[0].is_double];

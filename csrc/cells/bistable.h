@@ -12,6 +12,7 @@
 
 #pragma once
 
+#include "cells/interpolation.h"
 #include "schedule/pass.h"
 #include "simd/nonlinearities.h"
 
@@ -22,6 +23,7 @@ struct Bistable {
   // The gates are c, a and g, in this order; c and a - 1 are saved.
   static constexpr CellShape shape{.gates = 3,
                                    .input_gates = 3,
+                                   .kernel_place = {0, 1, 2},
                                    .first_memory_gate = 0,
                                    .memory_gates = 2,
                                    .memory_is_matrix = memory_is_matrix,
@@ -51,7 +53,7 @@ struct Bistable {
   template <class T, int N>
   static Vectors<T, N, 1> step(const Gates<T, N>& gates, const Vectors<T, N, 1>& before) {
     const auto& [c, a_less_1, g] = gates;
-    return {{c * before[0] + (T(1) - c) * g}};
+    return {{interpolate<T, N>(c, before[0], g)}};
   }
 
   template <class T, int N>
@@ -59,19 +61,12 @@ struct Bistable {
     return {{gates.c, gates.a_less_1}};
   }
 
-  // The gates from what was saved: g follows from h_t = c h + (1 - c) g. Where 1 - c is so small
-  // that g is lost in rounding, so is everything that g takes part in. But where |h| is larger than
-  // this, so are more digits of g than it can spare.
-  static constexpr int largest_to_recall = 8;
+  static constexpr int largest_to_recall = largest_to_interpolate;
 
   template <class T, int N>
   static Gates<T, N> recall(const Vectors<T, N, 2>& saved, const Vectors<T, N, 1>& before,
                             const Vectors<T, N, 1>& after) {
-    const Vector<T, N> c = saved[0], share = T(1) - c;
-    Vector<T, N> g = (after[0] - c * before[0]) / share;
-    g = clamp<N>(g, T(-1), T(1));
-    g = share == T(0) ? broadcast<N>(T(0)) : g;
-    return {c, saved[1], g};
+    return {saved[0], saved[1], recall_candidate<T, N>(saved[0], before[0], after[0])};
   }
 
   // The gradients of the arguments. `grad` goes from the gradient of the states after the step to

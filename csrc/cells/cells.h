@@ -13,12 +13,14 @@
 #pragma once
 
 #include "cells/bistable.h"
+#include "cells/gru.h"
+#include "cells/lstm.h"
 
 namespace brc::BRC_ISA {
 
 template <class... Cells>
 struct CellList {};
 
-using AllCells = CellList<Brc, Nbrc>;
+using AllCells = CellList<Brc, Nbrc, Gru, Lstm>;
 
 }  // namespace brc::BRC_ISA

@@ -86,10 +86,10 @@ struct Backward {
     const Shared weights(arena, plan);
     if (has_vector || layer.saved_steps < layer.steps || begin_large(layer, {0, layer.batch}))
       weights.forward.fill(layer, plan);
-    pack_transposed(plan.input, shape.input_gates, plan, layer.kernel, layer.kernel_stride,
+    pack_transposed(plan.input, shape.input_gates, plan, kernel_matrices<Cell>(layer),
                     weights.kernel_transposed);
     if constexpr (has_matrix)
-      pack_transposed(plan.hidden, shape.memory_gates, plan, layer.memory, layer.memory_stride,
+      pack_transposed(plan.hidden, shape.memory_gates, plan, memory_matrices<Cell>(layer),
                       weights.memory_transposed);
   }
 
@@ -283,21 +283,21 @@ struct Backward {
                     own.grad_states + r * plan.ld_states + s * P, size_t(H) * sizeof(T));
   }
 
-  // The sum over threads of one padded gradient, (rows, gates * P), without its padding.
-  template <class Get>
-  static void sum(const Sizes& plan, int64_t rows, int64_t gates, int64_t ld, int threads,
-                  Get&& get, void* sums) {
-    for (int thread = 0; thread < threads; ++thread) {
-      T* to = static_cast<T*>(sums);
-      const T* const part = get(thread);
+  // One gate's columns of a gradient without their padding, (rows, H).
+  static void write(const Sizes& plan, int64_t rows, const T* from, int64_t ld, T* to,
+                    const int64_t* strides) {
+    // A transposed gradient is written as it is read, in whole lines of the cache.
+    constexpr int64_t at_a_time = 64 / sizeof(T);
+    const int64_t step = strides[1] == 1 ? plan.hidden : at_a_time;
+    for (int64_t first = 0; first < plan.hidden; first += step) {
+      const int64_t end = first + step < plan.hidden ? first + step : plan.hidden;
       for (int64_t i = 0; i < rows; ++i)
-        for (int64_t gate = 0; gate < gates; ++gate, to += plan.hidden) {
-          const T* const from = part + i * ld + gate * plan.width;
-          if (thread == 0)
-            std::memcpy(to, from, size_t(plan.hidden) * sizeof(T));
-          else
-            for (int64_t j = 0; j < plan.hidden; ++j) to[j] += from[j];
-        }
+        if (strides[1] == 1)
+          std::memcpy(to + i * strides[0] + first, from + i * ld + first,
+                      size_t(end - first) * sizeof(T));
+        else
+          for (int64_t j = first; j < end; ++j)
+            to[i * strides[0] + j * strides[1]] = from[i * ld + j];
     }
   }
 
@@ -308,19 +308,32 @@ struct Backward {
       Arena arena(own[thread]);
       return Own(arena, plan);
     };
-    sum(plan, plan.input, shape.input_gates, plan.ld_kernel, threads,
-        [&](int i) { return of(i).kernel; }, gradients.grad_kernel);
-    sum(plan, has_matrix ? plan.hidden : 1, shape.memory_gates, plan.ld_memory, threads,
-        [&](int i) { return of(i).memory; }, gradients.grad_memory);
-    int bias_gates = shape.input_gates;
-    while (bias_gates > 0 && !layer.bias[bias_gates - 1]) --bias_gates;
-    if (gradients.grad_bias)
-      sum(plan, 1, bias_gates, plan.ld_arguments, threads, [&](int i) { return of(i).bias; },
-          gradients.grad_bias);
-    if (gradients.grad_memory_bias)
-      sum(plan, 1, shape.memory_gates, plan.ld_arguments, threads,
-          [&](int i) { return of(i).bias + shape.first_memory_gate * plan.width; },
-          gradients.grad_memory_bias);
+    const Own total = of(0);
+    const int64_t size = reinterpret_cast<char*>(total.input) -
+                         reinterpret_cast<char*>(total.kernel);
+    for (int thread = 1; thread < threads; ++thread) {
+      const T* const part = of(thread).kernel;
+      for (int64_t i = 0; i < size / int64_t(sizeof(T)); ++i) total.kernel[i] += part[i];
+    }
+
+    const int64_t H = plan.hidden, P = plan.width, dense[] = {0, 1};
+    for (int gate = 0; gate < shape.input_gates; ++gate) {
+      const int64_t place = shape.kernel_place[gate] * P;
+      write(plan, plan.input, total.kernel + place, plan.ld_kernel,
+            static_cast<T*>(gradients.grad_kernel) + gate * H * gradients.grad_kernel_strides[1],
+            gradients.grad_kernel_strides);
+      if (gradients.grad_bias && layer.bias[gate])
+        write(plan, 1, total.bias + place, 0, static_cast<T*>(gradients.grad_bias) + gate * H,
+              dense);
+    }
+    for (int gate = 0; gate < shape.memory_gates; ++gate) {
+      write(plan, has_matrix ? H : 1, total.memory + gate * P, plan.ld_memory,
+            static_cast<T*>(gradients.grad_memory) + gate * H * gradients.grad_memory_strides[1],
+            gradients.grad_memory_strides);
+      if (gradients.grad_memory_bias)
+        write(plan, 1, total.bias + (shape.first_memory_gate + gate) * P, 0,
+              static_cast<T*>(gradients.grad_memory_bias) + gate * H, dense);
+    }
   }
 
   static constexpr BackwardPass pass{&Cell::shape, sizes, pack, run, reduce};

@@ -8,11 +8,45 @@
 
 namespace brc::BRC_ISA {
 
-// Packs the gates' parameters, (K, H) each, side by side as a right factor (K, gates * P); the
-// columns that pad a gate from H to P are zero.
+// Parameters of several gates, (K, H) each, as they lie in memory.
+struct Matrices {
+  const void* of_gate[BRC_GATES];
+  int64_t strides[2];
+};
+
+template <class Cell>
+Matrices kernel_matrices(const brc_layer& layer) {
+  Matrices found{{}, {layer.kernel_strides[0], layer.kernel_strides[1]}};
+  for (int gate = 0; gate < Cell::shape.input_gates; ++gate)
+    found.of_gate[Cell::shape.kernel_place[gate]] = layer.kernel[gate];
+  return found;
+}
+
+template <class Cell>
+Matrices memory_matrices(const brc_layer& layer) {
+  Matrices found{{}, {layer.memory_strides[0], layer.memory_strides[1]}};
+  for (int gate = 0; gate < Cell::shape.memory_gates; ++gate)
+    found.of_gate[gate] = layer.memory[gate];
+  return found;
+}
+
+// to[r * ld + c] = from[r * row_stride + c * column_stride].
+template <class T>
+void copy_block(int64_t rows, int64_t columns, const T* from, int64_t row_stride,
+                int64_t column_stride, T* to, int64_t ld) {
+  if (column_stride == 1)
+    for (int64_t r = 0; r < rows && columns > 0; ++r)
+      std::memcpy(to + r * ld, from + r * row_stride, size_t(columns) * sizeof(T));
+  else
+    for (int64_t c = 0; c < columns; ++c)
+      for (int64_t r = 0; r < rows; ++r)
+        to[r * ld + c] = from[r * row_stride + c * column_stride];
+}
+
+// Packs the gates' parameters side by side as a right factor (K, gates * P); the columns that pad a
+// gate from H to P are zero.
 template <class T, class Plan>
-void pack(int64_t K, int64_t gates, const Plan& plan, const void* const* parameters, int64_t stride,
-          T* packed) {
+void pack(int64_t K, int64_t gates, const Plan& plan, const Matrices& parameters, T* packed) {
   const int64_t H = plan.hidden, P = plan.width;
   for_each_panel<T>(gates * P, [&](auto width, auto vectors, int64_t first) {
     constexpr int64_t columns = width.value * vectors.value;
@@ -23,10 +57,9 @@ void pack(int64_t K, int64_t gates, const Plan& plan, const void* const* paramet
       end = (gate + 1) * P < first + columns ? (gate + 1) * P : first + columns;
       if (gate == gates) break;  // the panel's own padding
       const int64_t units = H - unit < end - column ? H - unit : end - column;
-      const T* const parameter = static_cast<const T*>(parameters[gate]) + unit;
-      for (int64_t k = 0; k < K && units > 0; ++k)
-        std::memcpy(packed + k * columns + column - first, parameter + k * stride,
-                    size_t(units) * sizeof(T));
+      const auto [of_row, of_column] = parameters.strides;
+      copy_block(K, units, static_cast<const T*>(parameters.of_gate[gate]) + unit * of_column,
+                 of_row, of_column, packed + column - first, columns);
     }
     packed += K * columns;
   });
@@ -34,18 +67,17 @@ void pack(int64_t K, int64_t gates, const Plan& plan, const void* const* paramet
 
 // Packs its transpose (gates * P, K); the rows that pad a gate are zero.
 template <class T, class Plan>
-void pack_transposed(int64_t K, int64_t gates, const Plan& plan, const void* const* parameters,
-                     int64_t stride, T* packed) {
+void pack_transposed(int64_t K, int64_t gates, const Plan& plan, const Matrices& parameters,
+                     T* packed) {
   const int64_t H = plan.hidden, P = plan.width;
   for_each_panel<T>(K, [&](auto width, auto vectors, int64_t first) {
     constexpr int64_t columns = width.value * vectors.value;
     std::memset(packed, 0, size_t(gates * P * columns) * sizeof(T));
-    for (int64_t i = 0; i < columns && first + i < K; ++i)
-      for (int64_t gate = 0; gate < gates; ++gate) {
-        const T* const parameter = static_cast<const T*>(parameters[gate]) + (first + i) * stride;
-        for (int64_t unit = 0; unit < H; ++unit)
-          packed[(gate * P + unit) * columns + i] = parameter[unit];
-      }
+    const auto [of_row, of_column] = parameters.strides;
+    for (int64_t gate = 0; gate < gates; ++gate)
+      copy_block(H, K - first < columns ? K - first : columns,
+                 static_cast<const T*>(parameters.of_gate[gate]) + first * of_row, of_column, of_row,
+                 packed + gate * P * columns, columns);
     packed += gates * P * columns;
   });
 }
@@ -65,15 +97,16 @@ struct Weights {
 
   void fill(const brc_layer& layer, const Plan<T, Cell>& plan) const {
     const int64_t H = plan.hidden, P = plan.width;
-    pack(plan.input, shape.input_gates, plan, layer.kernel, layer.kernel_stride, kernel);
+    pack(plan.input, shape.input_gates, plan, kernel_matrices<Cell>(layer), kernel);
     if constexpr (shape.memory_is_matrix)
-      pack(H, shape.memory_gates, plan, layer.memory, layer.memory_stride, memory);
+      pack(H, shape.memory_gates, plan, memory_matrices<Cell>(layer), memory);
     else
       for (int gate = 0; gate < shape.memory_gates; ++gate)
-        copy_row(H, static_cast<const T*>(layer.memory[gate]), 1, memory + gate * P, P);
+        copy_row(H, static_cast<const T*>(layer.memory[gate]), layer.memory_strides[1],
+                 memory + gate * P, P);
     for (int64_t j = 0; j < plan.ld_arguments; ++j) bias[j] = 0;
     for (int gate = 0; gate < shape.input_gates; ++gate)
-      add(H, static_cast<const T*>(layer.bias[gate]), bias + gate * P);
+      add(H, static_cast<const T*>(layer.bias[gate]), bias + shape.kernel_place[gate] * P);
     for (int gate = 0; gate < shape.memory_gates; ++gate)
       add(H, static_cast<const T*>(layer.memory_bias[gate]),
           bias + (shape.first_memory_gate + gate) * P);

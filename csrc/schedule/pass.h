@@ -17,9 +17,10 @@ struct Range {
 
 // What a cell is, apart from its equations.
 struct CellShape {
-  int gates;              // side by side, those with a kernel first
-  int input_gates;        // gates with a kernel
-  int first_memory_gate;  // gates with a memory: this one and those that follow
+  int gates;                    // side by side, those with a kernel first
+  int input_gates;              // gates with a kernel
+  int kernel_place[BRC_GATES];  // where each of them is here, in the order they have outside
+  int first_memory_gate;        // gates with a memory: this one and those that follow, as outside
   int memory_gates;
   bool memory_is_matrix;  // (H, H) for each of them; or (H): a unit sees only its own state
   int states;             // the first is the output

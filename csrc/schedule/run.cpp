@@ -11,7 +11,7 @@
 namespace brc {
 
 void run_forward(const ForwardPass& pass, const brc_layer* layers, int count, void* output,
-                 void* last, void* saved) {
+                 void* const* last, void* saved) {
   const brc_layer& first = layers[0];
   const Division division = divide(*pass.cell, layers, count);
   const std::int64_t longest = longest_chunk(first, division);
@@ -67,7 +67,7 @@ void run_forward(const ForwardPass& pass, const brc_layer* layers, int count, vo
                          {},
                          saved};
       for (int s = 0; s < pass.cell->states; ++s)
-        of_layer.last[s] = static_cast<char*>(last) + (std::int64_t(s) * count + l) * state;
+        of_layer.last[s] = static_cast<char*>(last[s]) + l * state;
       pipeline.add(of_layer);
     }
   }

@@ -8,7 +8,7 @@ namespace brc {
 
 // std::bad_alloc for lack of memory; nothing has been written then.
 void run_forward(const ForwardPass& pass, const brc_layer* layers, int count, void* output,
-                 void* last, void* saved);
+                 void* const* last, void* saved);
 void run_backward(const BackwardPass& pass, const brc_layer& layer,
                   const brc_gradients& gradients);
 

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <iterator>
 #include <limits>
 #include <new>
 #include <vector>
@@ -95,9 +96,10 @@ void flush(bool) {}
 #endif
 
 // One row after another, several threads with rows of their own, a team for two rows.
-const Case cases[] = {{5, 3, 2, 5, false, false, false, 5, 2},
-                      {60, 24, 8, 40, true, false, true, 30, 3},
-                      {300, 2, 3, 70, true, true, false, 0, 2}};
+const Case cases[] = {{5, 3, 2, 5, 0, false, false, false, 5, 2},
+                      {60, 24, 8, 40, 1, false, true, true, 30, 3},
+                      {300, 2, 3, 70, 1, true, false, false, 0, 2},
+                      {40, 24, 3, 40, 3, true, true, true, 40, 8}};
 
 template <class T>
 struct Results {
@@ -164,17 +166,16 @@ void check_allocations(Checks& checks, const Case& c) {
       int refused = 0;
       for (std::int64_t n = 0;; ++n) {
         Results<float> results = expected;
-        std::vector<float> last(std::size_t(c.batch * c.hidden_size));
-        std::vector<float> gates(std::size_t(c.saved_steps * c.batch * 2 * c.hidden_size));
-        brc_forward(&layer, 1, results.output.data(), last.data(), gates.data());
+        std::vector<float> last = problem.new_last(), saved = problem.new_saved();
+        problem.forward(layer, results.output, last, saved);
         const brc_gradients gradients =
-            problem.describe_gradients(results.output, gates, results.gradients);
+            problem.describe_gradients(results.output, saved, results.gradients);
         const Environment own = environment();
         all_fail = all;
         allocations_left = n;
         const int status =
             pass ? brc_backward(&layer, &gradients)
-                 : brc_forward(&layer, 1, results.output.data(), last.data(), gates.data());
+                 : problem.forward(layer, results.output, last, saved);
         const bool was_enough = allocations_left >= 0;
         allocations_left = std::numeric_limits<std::int64_t>::max();
         checks.that(own == environment(), "allocation %ld fails: the environment changed", long(n));
@@ -196,11 +197,11 @@ void check_sizes(Checks& checks) {
       {1, 1, 1, huge}, {1, 1, huge, 1}, {1, huge, 1, 1}, {1, huge, huge, 1},
       {1, 1, huge, huge}, {1, huge, 1, huge}, {huge, huge, huge, 1}};
   for (const auto& [steps, batch, input, hidden] : sizes)
-    for (int options = 0; options < 4; ++options) {
+    for (int options = 0; options < 2 * int(std::size(cells)); ++options) {
       brc_layer layer{};
       layer.steps = steps, layer.batch = batch, layer.input_size = input;
       layer.hidden_size = hidden, layer.saved_steps = steps, layer.threads = 3;
-      layer.cell = options & 1, layer.is_double = options >> 1;
+      layer.cell = options >> 1, layer.is_double = options & 1;
       const brc_gradients gradients{};
       const Environment own = environment();
       const int forward = brc_forward(&layer, 1, nullptr, nullptr, nullptr);

@@ -39,16 +39,22 @@ Plan<T, Nbrc> plan_of(int64_t H) {
   return {layer, {0, 0}};
 }
 
+Matrices matrices(int64_t gates, const void* const* parameters, const int64_t* strides) {
+  Matrices found{{}, {strides[0], strides[1]}};
+  for (int64_t gate = 0; gate < gates; ++gate) found.of_gate[gate] = parameters[gate];
+  return found;
+}
+
 template <class T>
-void pack_gates(int64_t K, int64_t gates, int64_t H, const void* const* parameters, int64_t stride,
-                T* packed) {
-  pack(K, gates, plan_of<T>(H), parameters, stride, packed);
+void pack_gates(int64_t K, int64_t gates, int64_t H, const void* const* parameters,
+                const int64_t* strides, T* packed) {
+  pack(K, gates, plan_of<T>(H), matrices(gates, parameters, strides), packed);
 }
 
 template <class T>
 void pack_gates_transposed(int64_t K, int64_t gates, int64_t H, const void* const* parameters,
-                           int64_t stride, T* packed) {
-  pack_transposed(K, gates, plan_of<T>(H), parameters, stride, packed);
+                           const int64_t* strides, T* packed) {
+  pack_transposed(K, gates, plan_of<T>(H), matrices(gates, parameters, strides), packed);
 }
 
 template <class T, class Cell>

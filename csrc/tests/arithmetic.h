@@ -36,9 +36,9 @@ struct Arithmetic {
                         std::int64_t ld_init, T* c, std::int64_t ldc);
   // The gates' parameters, (K, H) each, as the right factor of a product, or its transpose as one.
   void (*pack)(std::int64_t K, std::int64_t gates, std::int64_t H, const void* const* parameters,
-               std::int64_t stride, T* packed);
+               const std::int64_t* strides, T* packed);
   void (*pack_transposed)(std::int64_t K, std::int64_t gates, std::int64_t H,
-                          const void* const* parameters, std::int64_t stride, T* packed);
+                          const void* const* parameters, const std::int64_t* strides, T* packed);
   const CellArithmetic<T>* cells;
   int cell_count;
 };

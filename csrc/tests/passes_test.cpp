@@ -1,8 +1,10 @@
 // Both passes beside the equations: outputs as they are written out, gradients as a difference
 // quotient along a random direction; any rows, layers and threads give the same bits.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <iterator>
 #include <limits>
 #include <string>
 #include <vector>
@@ -58,7 +60,10 @@ void check_layers(Checks& checks, const char* name, Case c, int instruction_set,
   std::vector<Problem<T>> problems{{c, 1}};
   c.input_size = H;
   for (unsigned seed = 2; seed <= count; ++seed) problems.emplace_back(c, seed);
-  std::vector<T> expected, output(c.steps * B * H), last(count * B * H), last_in_turn(count * B * H);
+  const int states = c.of_cell().states;
+  std::vector<T> expected, output(c.steps * B * H), no_saved;
+  // Layer by layer, within each the states; and state by state.
+  std::vector<std::vector<T>> last_in_turn, last(states, std::vector<T>(count * B * H));
   std::vector<brc_layer> layers;
   for (int l = 0; l < count; ++l) {
     problems[l].lengths = problems[0].lengths;
@@ -66,19 +71,32 @@ void check_layers(Checks& checks, const char* name, Case c, int instruction_set,
     if (l > 0) layers[l].input = nullptr;
     if (l > 0) problems[l].inputs[0] = expected;
     expected.resize(c.steps * B * H);
-    const brc_layer alone = problems[l].describe(instruction_set, 1);
-    if (brc_forward(&alone, 1, expected.data(), last_in_turn.data() + l * B * H, nullptr))
+    last_in_turn.push_back(problems[l].new_last());
+    if (problems[l].forward(problems[l].describe(instruction_set, 1), expected,
+                            last_in_turn.back(), no_saved))
       throw std::bad_alloc();
   }
-  if (brc_forward(layers.data(), count, output.data(), last.data(), nullptr))
-    throw std::bad_alloc();
+  void* of_states[BRC_STATES] = {};
+  for (int s = 0; s < states; ++s) of_states[s] = last[s].data();
+  if (brc_forward(layers.data(), count, output.data(), of_states, nullptr)) throw std::bad_alloc();
   checks.that(output == expected, "%s: three layers at once have other outputs", name);
-  checks.that(last == last_in_turn, "%s: three layers at once have other last states", name);
+  for (int l = 0; l < count; ++l)
+    for (int s = 0; s < states; ++s)
+      checks.that(std::equal(last[s].begin() + l * B * H, last[s].begin() + (l + 1) * B * H,
+                             last_in_turn[l].begin() + s * B * H),
+                  "%s: three layers at once have other last states", name);
 }
 
 }  // namespace
 
 void test_passes(Checks& checks) {
+  constexpr int count = int(std::size(cells));
+  std::string of_cells;
+  for (const Cell& cell : cells) {
+    if (!of_cells.empty()) of_cells += ',';
+    of_cells += cell.name;
+  }
+  checks.that(of_cells == brc_cells(), "the cells are %s, not %s", brc_cells(), of_cells.c_str());
   const std::string names = brc_instruction_sets();
   int sets = 1;
   for (const char letter : names) sets += letter == ',';
@@ -89,15 +107,20 @@ void test_passes(Checks& checks) {
                                     {400, 2, 3, 70}, {100, 1, 5, 259}};
   for (int set = 0; set < sets; ++set)
     for (const auto& [steps, batch, input, hidden] : shapes)
-      for (int options = 0; options < 16; ++options) {
-        const Case c{steps, batch, input, hidden, bool(options & 1), bool(options & 2),
-                     bool(options & 4), options & 8 ? steps : steps * (options % 3) / 3,
-                     options % 3 + (options % 3 == 1)};
+      for (int options = 0; options < 8 * count; ++options) {
+        const int number = options % count;
+        const Cell& cell = cells[number];
+        // A cell of several states saves all steps or none, and without them has no gradients.
+        const bool saves_all = options & 8 || cell.states > 1;
+        const Case c{steps, batch, input, hidden, number, bool(options & 2), bool(options & 4),
+                     bool(options & 8), saves_all ? steps : steps * (options % 3) / 3,
+                     cell.biases[options % 3]};
         if (hidden >= 64 && options % 5) continue;  // takes long
         char name[160];
         std::snprintf(name, sizeof name,
-                      "instruction set %d of %s, T %ld B %ld I %ld H %ld, options %d", set,
-                      names.c_str(), long(steps), long(batch), long(input), long(hidden), options);
+                      "instruction set %d of %s, %s, T %ld B %ld I %ld H %ld, options %d", set,
+                      names.c_str(), cell.name, long(steps), long(batch), long(input), long(hidden),
+                      options);
         check<float>(checks, name, c, set, 64);
         check<double>(checks, name, c, set, 3);
         check_layers<float>(checks, name, c, set, 5);

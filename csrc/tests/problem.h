@@ -15,115 +15,202 @@
 
 namespace brc::tests {
 
+// What a cell looks like from outside, in the order of brc_cells().
+struct Cell {
+  const char* name;
+  int kernel_gates, memory_gates;
+  bool has_matrix;
+  int states;
+  int biases[3];  // how many gates may have one: those beside the kernel come first
+};
+constexpr Cell cells[] = {{"brc", 3, 2, false, 1, {0, 2, 3}},
+                          {"nbrc", 3, 2, true, 1, {0, 2, 3}},
+                          {"gru", 3, 3, true, 1, {0, 3, 6}},
+                          {"lstm", 4, 4, true, 2, {0, 4, 8}}};
+
 struct Case {
   std::int64_t steps, batch, input_size, hidden_size;
-  bool full_memory, reverse, with_lengths;
+  int cell;
+  bool reverse, with_lengths, is_transposed;  // the last: kernel and memory lie by columns
   std::int64_t saved_steps;
-  int bias_gates;
+  int biases;
+
+  const Cell& of_cell() const { return cells[cell]; }
 };
+
+inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+// The states of a unit after a step, from what the input and what the state contribute to each gate.
+inline void update(const Cell& cell, const double* x, const double* m, double* states) {
+  const double first = sigmoid(x[0] + m[0]);
+  if (cell.memory_gates == 2) {
+    const double c = first, a = 1 + std::tanh(x[1] + m[1]);
+    states[0] = c * states[0] + (1 - c) * std::tanh(x[2] + a * states[0]);
+  } else if (cell.memory_gates == 3) {
+    const double r = first, z = sigmoid(x[1] + m[1]), n = std::tanh(x[2] + r * m[2]);
+    states[0] = (1 - z) * n + z * states[0];
+  } else {
+    const double i = first, f = sigmoid(x[1] + m[1]), g = std::tanh(x[2] + m[2]);
+    states[1] = f * states[1] + i * g;
+    states[0] = sigmoid(x[3] + m[3]) * std::tanh(states[1]);
+  }
+}
 
 // The tensors of one layer, their gradients in the same order, and what a pass leaves.
 template <class T>
 struct Problem {
   Case c;
-  std::vector<std::vector<T>> inputs;  // input, h_0, kernel, memory, bias
+  std::vector<std::vector<T>> inputs;  // input, states, kernel, memory, bias
   std::vector<std::int64_t> lengths;
   std::vector<T> cotangent_output, cotangent_last;
 
   Problem(const Case& c, unsigned seed) : c(c) {
     std::mt19937 random(seed);
     std::normal_distribution<double> normal;
+    const Cell& cell = c.of_cell();
     const std::int64_t T_ = c.steps, B = c.batch, I = c.input_size, H = c.hidden_size;
     const auto draw = [&](std::int64_t n, double scale) {
       std::vector<T> v(n);
       for (T& x : v) x = T(scale * normal(random));
       return v;
     };
-    inputs = {draw(T_ * B * I, 1), draw(B * H, 0.5), draw(I * 3 * H, 1 / std::sqrt(1. + I)),
-              draw(c.full_memory ? H * 2 * H : 2 * H, 1 / std::sqrt(1. + H)),
-              draw(c.bias_gates * H, 0.5)};
+    inputs = {draw(T_ * B * I, 1), draw(cell.states * B * H, 0.5),
+              draw(I * cell.kernel_gates * H, 1 / std::sqrt(1. + I)),
+              draw((cell.has_matrix ? H : 1) * cell.memory_gates * H, 1 / std::sqrt(1. + H)),
+              draw(c.biases * H, 0.5)};
     cotangent_output = draw(T_ * B * H, 1);
-    cotangent_last = draw(B * H, 1);
+    cotangent_last = draw(cell.states * B * H, 1);
     for (std::int64_t b = 0; b < B; ++b) lengths.push_back(std::int64_t(random() % (T_ + 1)));
   }
 
   bool is_data(std::int64_t t, std::int64_t b) const { return !c.with_lengths || t < lengths[b]; }
 
+  // How rows and columns of the kernel, or of a memory that is a matrix, lie.
+  void strides(std::int64_t rows, int gates, std::int64_t (&strides)[2]) const {
+    strides[0] = c.is_transposed ? 1 : gates * c.hidden_size;
+    strides[1] = c.is_transposed ? rows : 1;
+  }
+  void memory_strides(std::int64_t (&of_memory)[2]) const {
+    if (c.of_cell().has_matrix)
+      strides(c.hidden_size, c.of_cell().memory_gates, of_memory);
+    else
+      of_memory[0] = 0, of_memory[1] = 1;
+  }
+
   // The loss <cotangents, results> by the equations, in double precision.
   double loss(std::vector<T>* output = nullptr) const {
+    const Cell& cell = c.of_cell();
     const std::int64_t B = c.batch, I = c.input_size, H = c.hidden_size;
-    std::vector<double> h(inputs[1].begin(), inputs[1].end());
+    std::int64_t of_kernel[2], of_memory[2];
+    strides(I, cell.kernel_gates, of_kernel);
+    memory_strides(of_memory);
+    std::vector<double> states(inputs[1].begin(), inputs[1].end());
     if (output) output->assign(c.steps * B * H, T(0));
     double total = 0;
     for (std::int64_t p = 0; p < c.steps; ++p)
       for (std::int64_t b = 0; b < B; ++b) {
         const std::int64_t t = c.reverse ? c.steps - 1 - p : p;
         if (!is_data(t, b)) continue;
-        std::vector<double> next(H);
+        const std::vector<double> before(&states[0] + b * H, &states[0] + (b + 1) * H);
         for (std::int64_t j = 0; j < H; ++j) {
-          double z[3] = {};
-          for (int gate = 0; gate < 3; ++gate) {
-            if (gate < c.bias_gates) z[gate] = inputs[4][gate * H + j];
+          double of_input[BRC_GATES] = {}, of_state[BRC_GATES] = {}, unit[BRC_STATES];
+          for (int gate = 0; gate < cell.kernel_gates; ++gate) {
+            if (gate < c.biases) of_input[gate] = inputs[4][gate * H + j];
             for (std::int64_t i = 0; i < I; ++i)
-              z[gate] += double(inputs[0][(t * B + b) * I + i]) * inputs[2][i * 3 * H + gate * H + j];
+              of_input[gate] += double(inputs[0][(t * B + b) * I + i]) *
+                                inputs[2][i * of_kernel[0] + (gate * H + j) * of_kernel[1]];
           }
-          for (int gate = 0; gate < 2; ++gate)
-            if (c.full_memory)
-              for (std::int64_t k = 0; k < H; ++k)
-                z[gate] += h[b * H + k] * inputs[3][k * 2 * H + gate * H + j];
-            else
-              z[gate] += h[b * H + j] * inputs[3][gate * H + j];
-          const double update = 1 / (1 + std::exp(-z[0])), feedback = 1 + std::tanh(z[1]);
-          next[j] = update * h[b * H + j] +
-                    (1 - update) * std::tanh(z[2] + feedback * h[b * H + j]);
-        }
-        for (std::int64_t j = 0; j < H; ++j) {
-          h[b * H + j] = next[j];
+          for (int gate = 0; gate < cell.memory_gates; ++gate) {
+            if (const int place = cell.kernel_gates + gate; place < c.biases)
+              of_state[gate] = inputs[4][place * H + j];
+            const std::int64_t column = (gate * H + j) * of_memory[1];
+            for (std::int64_t k = 0; k < H; ++k)
+              if (cell.has_matrix || k == j)
+                of_state[gate] += before[k] * inputs[3][k * of_memory[0] + column];
+          }
+          for (int s = 0; s < cell.states; ++s) unit[s] = states[(s * B + b) * H + j];
+          update(cell, of_input, of_state, unit);
+          for (int s = 0; s < cell.states; ++s) states[(s * B + b) * H + j] = unit[s];
           const std::int64_t at = (t * B + b) * H + j;
-          if (output) (*output)[at] = T(next[j]);
-          total += next[j] * cotangent_output[at];
+          if (output) (*output)[at] = T(unit[0]);
+          total += unit[0] * cotangent_output[at];
         }
       }
-    for (std::int64_t i = 0; i < B * H; ++i) total += h[i] * cotangent_last[i];
+    for (std::size_t i = 0; i < states.size(); ++i) total += states[i] * cotangent_last[i];
     return total;
   }
 
   brc_layer describe(int instruction_set, int threads) const {
+    const Cell& cell = c.of_cell();
     const std::int64_t B = c.batch, I = c.input_size, H = c.hidden_size;
-    const auto bias = [&](int gate) {
-      return gate < c.bias_gates ? inputs[4].data() + gate * H : nullptr;
-    };
-    return {c.steps, B, I, H, {B * I, I, 1}, inputs[0].data(), {inputs[1].data()},
-            {inputs[2].data(), inputs[2].data() + H, inputs[2].data() + 2 * H},
-            {inputs[3].data(), inputs[3].data() + H},
-            {bias(0), bias(1), bias(2)}, {},
-            3 * H, 2 * H, c.with_lengths ? lengths.data() : nullptr, c.saved_steps,
-            c.full_memory, sizeof(T) == 8, c.reverse, threads, instruction_set};
+    brc_layer layer{};
+    layer.steps = c.steps, layer.batch = B, layer.input_size = I, layer.hidden_size = H;
+    layer.input_strides[0] = B * I, layer.input_strides[1] = I, layer.input_strides[2] = 1;
+    layer.input = inputs[0].data();
+    for (int s = 0; s < cell.states; ++s) layer.initial_states[s] = inputs[1].data() + s * B * H;
+    strides(I, cell.kernel_gates, layer.kernel_strides);
+    memory_strides(layer.memory_strides);
+    for (int gate = 0; gate < cell.kernel_gates; ++gate)
+      layer.kernel[gate] = inputs[2].data() + gate * H * layer.kernel_strides[1];
+    for (int gate = 0; gate < cell.memory_gates; ++gate)
+      layer.memory[gate] = inputs[3].data() + gate * H * layer.memory_strides[1];
+    for (int gate = 0; gate < c.biases; ++gate) {
+      const int beside_memory = gate - cell.kernel_gates;
+      (beside_memory < 0 ? layer.bias[gate] : layer.memory_bias[beside_memory]) =
+          inputs[4].data() + gate * H;
+    }
+    layer.lengths = c.with_lengths ? lengths.data() : nullptr;
+    layer.saved_steps = c.saved_steps, layer.cell = c.cell, layer.is_double = sizeof(T) == 8;
+    layer.reverse = c.reverse, layer.threads = threads, layer.instruction_set = instruction_set;
+    return layer;
+  }
+
+  // What a forward pass leaves beside its output.
+  std::vector<T> new_saved() const {
+    return std::vector<T>(c.saved_steps * c.batch * brc_saved(c.cell) * c.hidden_size,
+                          std::numeric_limits<T>::quiet_NaN());
+  }
+  std::vector<T> new_last() const {
+    return std::vector<T>(inputs[1].size(), std::numeric_limits<T>::quiet_NaN());
+  }
+  int forward(const brc_layer& layer, std::vector<T>& output, std::vector<T>& last,
+              std::vector<T>& saved) const {
+    void* const of_states[] = {last.data(), last.data() + c.batch * c.hidden_size};
+    return brc_forward(&layer, 1, output.data(), of_states, saved.data());
   }
 
   // Where the backward pass finds what the forward pass left, and writes the gradients.
-  brc_gradients describe_gradients(const std::vector<T>& output, const std::vector<T>& gates,
+  brc_gradients describe_gradients(const std::vector<T>& output, const std::vector<T>& saved,
                                    std::vector<std::vector<T>>& gradients) const {
+    const Cell& cell = c.of_cell();
     const std::int64_t B = c.batch, I = c.input_size, H = c.hidden_size;
-    return {output.data(), gates.data(),
-            cotangent_output.data(), {B * H, H, 1}, cotangent_last.data(),
-            gradients[0].data(), {B * I, I, 1}, gradients[1].data(),
-            gradients[2].data(), gradients[3].data(),
-            c.bias_gates ? gradients[4].data() : nullptr, nullptr};
+    brc_gradients found{};
+    found.output = output.data(), found.saved = saved.data();
+    found.grad_output = cotangent_output.data(), found.grad_last = cotangent_last.data();
+    found.grad_output_strides[0] = B * H, found.grad_output_strides[1] = H;
+    found.grad_output_strides[2] = 1;
+    found.grad_input = gradients[0].data(), found.grad_initial_states = gradients[1].data();
+    found.grad_input_strides[0] = B * I, found.grad_input_strides[1] = I;
+    found.grad_input_strides[2] = 1;
+    found.grad_kernel = gradients[2].data(), found.grad_memory = gradients[3].data();
+    strides(I, cell.kernel_gates, found.grad_kernel_strides);
+    memory_strides(found.grad_memory_strides);
+    if (c.biases) found.grad_bias = gradients[4].data();
+    if (c.biases > cell.kernel_gates)
+      found.grad_memory_bias = gradients[4].data() + cell.kernel_gates * H;
+    return found;
   }
 
   // Runs both passes; returns the gradients, in the order of `inputs`.
   std::vector<std::vector<T>> run(int instruction_set, int threads, std::vector<T>& output) const {
-    const std::int64_t B = c.batch, H = c.hidden_size;
     const brc_layer layer = describe(instruction_set, threads);
     const T nan = std::numeric_limits<T>::quiet_NaN();
-    output.assign(c.steps * B * H, nan);
-    std::vector<T> last(B * H, nan), gates(c.saved_steps * B * 2 * H, nan);
+    output.assign(c.steps * c.batch * c.hidden_size, nan);
+    std::vector<T> last = new_last(), saved = new_saved();
     std::vector<std::vector<T>> gradients;
     for (const auto& input : inputs) gradients.emplace_back(input.size(), nan);
-    const brc_gradients arguments = describe_gradients(output, gates, gradients);
-    if (brc_forward(&layer, 1, output.data(), last.data(), gates.data()) ||
-        brc_backward(&layer, &arguments))
+    const brc_gradients arguments = describe_gradients(output, saved, gradients);
+    if (forward(layer, output, last, saved) || brc_backward(&layer, &arguments))
       throw std::bad_alloc();
     return gradients;
   }

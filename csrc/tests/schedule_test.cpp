@@ -19,6 +19,7 @@ namespace {
 
 constexpr CellShape shape{.gates = 3,
                           .input_gates = 3,
+                          .kernel_place = {0, 1, 2},
                           .first_memory_gate = 0,
                           .memory_gates = 2,
                           .memory_is_matrix = true,

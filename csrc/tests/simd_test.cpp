@@ -142,11 +142,12 @@ void check_products(Checks& checks, int set) {
           // One gate of N units, as the right factor wants it.
           std::vector<T> right(std::size_t((K + 1) * ldb), 0);
           const void* const parameter = b.data();
+          const std::int64_t strides[] = {N, 1};
           if (row_major)
             for (std::int64_t k = 0; k < K; ++k)
               std::copy_n(&b[std::size_t(k * N)], N, &right[std::size_t(k * ldb)]);
           else
-            vectors.pack(K, 1, N, &parameter, N, right.data());
+            vectors.pack(K, 1, N, &parameter, strides, right.data());
           const std::vector<T> first = draw((M + 1) * ldc);
           const T untouched = 12345;
           std::vector<T> c(std::size_t((M + 1) * ldc), untouched);
@@ -182,44 +183,47 @@ void check_products(Checks& checks, int set) {
         }
 }
 
-// Several gates side by side: a product with ones sums each column, and padding sums to nothing.
+// Several gates side by side, in memory that lies by rows or by columns: a product with ones sums
+// each column, and padding sums to nothing.
 template <class T>
 void check_packing(Checks& checks, int set) {
   const Arithmetic<T>& vectors = arithmetic_of<T>(set);
   for (const std::int64_t H : {1, 3, 4, 8, 11, 16, 37})
     for (const std::int64_t K : {1, 5, 18})
       for (const std::int64_t gates : {1, 2, 3, 4})
-        for (const bool transposed : {false, true}) {
-          const std::int64_t P = vectors.padded(H), stride = gates * H;
-          std::vector<T> parameters(std::size_t(K * stride));
+        for (const int options : {0, 1, 2, 3}) {
+          const bool transposed = options & 1, by_columns = options & 2;
+          const std::int64_t P = vectors.padded(H), all = gates * H;
+          const std::int64_t strides[] = {by_columns ? 1 : all, by_columns ? K : 1};
+          std::vector<T> parameters(std::size_t(K * all));
           for (std::size_t i = 0; i < parameters.size(); ++i) parameters[i] = T(i % 97 + 1);
           const void* of_gates[4] = {};
           for (std::int64_t gate = 0; gate < gates; ++gate)
-            of_gates[gate] = &parameters[std::size_t(gate * H)];
+            of_gates[gate] = &parameters[std::size_t(gate * H * strides[1])];
           const std::int64_t rows = transposed ? gates * P : K;
           const std::int64_t columns = transposed ? K : gates * P;
           const std::int64_t ld = vectors.padded(columns);
           std::vector<T> packed(std::size_t(rows * ld), std::numeric_limits<T>::quiet_NaN());
-          (transposed ? vectors.pack_transposed : vectors.pack)(K, gates, H, of_gates, stride,
+          (transposed ? vectors.pack_transposed : vectors.pack)(K, gates, H, of_gates, strides,
                                                                 packed.data());
           const std::vector<T> ones(std::size_t(rows), 1);
           std::vector<T> sums(static_cast<std::size_t>(ld));
           vectors.product[0][0](1, columns, rows, ones.data(), rows, packed.data(), 0, nullptr, 0,
                                 sums.data(), ld);
+          const auto at = [&](std::int64_t row, std::int64_t column) {
+            return double(parameters[std::size_t(row * strides[0] + column * strides[1])]);
+          };
           for (std::int64_t n = 0; n < ld; ++n) {
             double want = 0;
             if (transposed)
-              for (std::int64_t i = 0; n < K && i < stride; ++i)
-                want += double(parameters[std::size_t(n * stride + i)]);
+              for (std::int64_t i = 0; n < K && i < all; ++i) want += at(n, i);
             else if (n % P < H && n < gates * P)
-              for (std::int64_t k = 0; k < K; ++k)
-                want += double(parameters[std::size_t(k * stride + n / P * H + n % P)]);
+              for (std::int64_t k = 0; k < K; ++k) want += at(k, n / P * H + n % P);
             checks.that(double(sums[std::size_t(n)]) == want,
-                        "set %d, %s %ld x %ld gates of %ld units packed%s: column %ld sums to %g, "
-                        "not %g",
-                        set, name_of<T>, long(K), long(gates), long(H),
-                        transposed ? " transposed" : "", long(n), double(sums[std::size_t(n)]),
-                        want);
+                        "set %d, %s %ld x %ld gates of %ld units packed, options %d: column %ld "
+                        "sums to %g, not %g",
+                        set, name_of<T>, long(K), long(gates), long(H), options, long(n),
+                        double(sums[std::size_t(n)]), want);
           }
         }
 }

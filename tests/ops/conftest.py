@@ -7,6 +7,7 @@ import torch
 from hypothesis import strategies as st
 
 from brc_pytorch import ops
+from tests.ops.calls import run, shapes_of
 
 EPSILON = {
     torch.float16: 2.0**-10,
@@ -26,7 +27,7 @@ class Case:
     input_size: int = 4
     hidden_size: int = 5
     dtype: torch.dtype = torch.float32
-    bias_gates: int = 2
+    bias: int = 0  # which of the numbers of gates that may have one
     lengths: bool = False
     reverse: bool = False
     strided: bool = False
@@ -34,7 +35,10 @@ class Case:
     seed: int = 0
 
     def draw(self):
-        """The tensors in float64, rounded to the dtype: (input, h_0, kernel, memory, bias)."""
+        """The tensors in float64, rounded to the dtype: (input, states, kernel, memory, bias).
+
+        Several states are one tensor (S, B, H), as are the last ones.
+        """
         generator = torch.Generator().manual_seed(self.seed)
 
         def normal(*shape, scale=1.0):
@@ -42,16 +46,17 @@ class Case:
             return drawn.to(self.dtype).double()
 
         hidden = self.hidden_size
-        memory = (hidden, 2 * hidden) if self.recurrence == "nbrc" else (2 * hidden,)
+        states, kernel, memory, biases = shapes_of(self.recurrence, self.input_size, hidden)
+        bias_gates = biases[self.bias % len(biases)]
         tensors = [
             normal(self.steps, self.batch, self.input_size),
-            normal(self.batch, hidden, scale=0.5),
-            normal(self.input_size, 3 * hidden, scale=(1 + self.input_size) ** -0.5),
+            normal(*states, self.batch, hidden, scale=0.5),
+            normal(*kernel, scale=(1 + self.input_size) ** -0.5),
             normal(*memory, scale=(1 + hidden) ** -0.5),
-            normal(self.bias_gates * hidden, scale=0.5) if self.bias_gates else None,
+            normal(bias_gates * hidden, scale=0.5) if bias_gates else None,
         ]
         lengths = torch.randint(-1, self.steps + 2, (self.batch,), generator=generator)
-        cotangents = normal(self.steps, self.batch, hidden), normal(self.batch, hidden)
+        cotangents = normal(self.steps, self.batch, hidden), normal(*states, self.batch, hidden)
         return tensors, lengths if self.lengths else None, cotangents
 
     def place(self, tensor, dtype):
@@ -70,7 +75,7 @@ class Case:
             for tensor in tensors
         ]
         with ops.backend(backend):
-            results = getattr(ops, self.recurrence)(*leaves, lengths=lengths, reverse=self.reverse)
+            results = run(self.recurrence, *leaves, lengths=lengths, reverse=self.reverse)
             gradients = torch.autograd.grad(
                 results,
                 [leaf for leaf in leaves if leaf is not None],
@@ -79,7 +84,7 @@ class Case:
         return [*results, *gradients]
 
 
-NAMES = "output", "last", "grad input", "grad h_0", "grad kernel", "grad memory", "grad bias"
+NAMES = "output", "last", "grad input", "grad states", "grad kernel", "grad memory", "grad bias"
 
 
 @pytest.fixture
@@ -130,7 +135,7 @@ def assert_parity_of_any_call(assert_parity):
             "input_size": st.integers(0, input_size),
             "hidden_size": st.integers(1, hidden_size),
             "dtype": st.sampled_from([torch.float32, torch.float64]),
-            "bias_gates": st.sampled_from([0, 2, 3]),
+            "bias": st.integers(0, 2),
             "lengths": st.booleans(),
             "reverse": st.booleans(),
             "strided": st.booleans(),

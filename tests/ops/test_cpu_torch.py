@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 
 from brc_pytorch import ops
 from brc_pytorch.ops.cpu import interface
-from tests.ops.cpu_calls import arguments, both, needs_kernels, operator
+from tests.ops.cpu_calls import arguments, every_recurrence, needs_kernels, operator, stacked
 
 pytestmark = needs_kernels
 
@@ -19,27 +19,27 @@ SIZES = pytest.mark.parametrize(
 )
 
 
-@both
+@every_recurrence
 @SIZES
 @pytest.mark.parametrize("keep", [False, True])
 def test_opcheck(recurrence, sizes, keep):
     x, h_0, *parameters = arguments(recurrence, **sizes)
-    x, h_0, *parameters = (t.requires_grad_() for t in (x, h_0[None], *parameters))
+    x, states, *parameters = (t.requires_grad_() for t in (x, stacked(h_0), *parameters))
     scan = torch.ops.brc_pytorch.scan.default
     for lengths, reverse in [(None, False), (torch.tensor([0, 3, 5]), True)]:
-        given = recurrence, x, h_0, parameters, lengths, reverse, keep
+        given = recurrence, x, states, parameters, lengths, reverse, keep
         torch.library.opcheck(scan, given)
-    torch.library.opcheck(scan, (recurrence, x, h_0, parameters[:2], None, False, keep))
+    torch.library.opcheck(scan, (recurrence, x, states, parameters[:2], None, False, keep))
 
 
-@both
+@every_recurrence
 @SIZES
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("keep", [False, True])
 def test_opcheck_of_the_gradients(recurrence, sizes, dtype, keep):
     x, h_0, *parameters = arguments(recurrence, **sizes, dtype=dtype)
-    given = x, h_0[None], parameters, None, False
-    flat = x, h_0[None], *parameters, None, None, False
+    given = x, stacked(h_0), parameters, None, False
+    flat = x, stacked(h_0), *parameters, None, None, False
     output, last, saved = torch.ops.brc_pytorch.scan(recurrence, *given, keep)
     cotangents = torch.randn_like(output), torch.randn_like(last)
     torch.library.opcheck(
@@ -48,7 +48,7 @@ def test_opcheck_of_the_gradients(recurrence, sizes, dtype, keep):
     )
 
 
-@both
+@every_recurrence
 def test_compiled_whole_and_bitwise_equal(recurrence):
     tensors = arguments(recurrence, requires_grad=True)
     lengths = torch.tensor([0, 3, 5])
@@ -65,7 +65,7 @@ def test_compiled_whole_and_bitwise_equal(recurrence):
     assert all(map(torch.equal, got, want))
 
 
-@both
+@every_recurrence
 def test_a_compiled_function_obeys_the_forced_backend(recurrence, monkeypatch):
     tensors = arguments(recurrence)
     compiled = torch.compile(operator(recurrence), fullgraph=True, backend="eager")
@@ -80,7 +80,7 @@ def test_a_compiled_function_obeys_the_forced_backend(recurrence, monkeypatch):
     assert not called
 
 
-@both
+@every_recurrence
 def test_exported_with_any_number_of_steps_and_rows(recurrence):
     class Module(torch.nn.Module):
         def forward(self, *tensors):
@@ -88,29 +88,30 @@ def test_exported_with_any_number_of_steps_and_rows(recurrence):
 
     steps, batch = torch.export.Dim("steps"), torch.export.Dim("batch")
     tensors = arguments(recurrence)
-    shapes = (({0: steps, 1: batch}, {0: batch}, None, None, None),)
+    rows = tensors[1].dim() - 2
+    shapes = (({0: steps, 1: batch}, {rows: batch}, None, None, None),)
     exported = torch.export.export(Module(), tuple(tensors), dynamic_shapes=shapes)
     others = [*arguments(recurrence, steps=9, batch=6)[:2], *tensors[2:]]
     assert torch.equal(exported.module()(*others)[0], operator(recurrence)(*others)[0])
 
 
-@both
+@every_recurrence
 def test_function_transforms_fall_back_to_the_reference(recurrence):
     tensors = arguments(recurrence, dtype=torch.float64)
 
     def loss(h_0):
         return operator(recurrence)(tensors[0], h_0, *tensors[2:])[0].square().sum()
 
-    stacked = torch.stack([tensors[1], 2 * tensors[1]])
-    mapped = torch.func.vmap(torch.func.grad(loss))(stacked)
-    for h_0, gradient in zip(stacked, mapped, strict=True):
+    two = torch.stack([tensors[1], 2 * tensors[1]])
+    mapped = torch.func.vmap(torch.func.grad(loss))(two)
+    for h_0, gradient in zip(two, mapped, strict=True):
         leaf = h_0.clone().requires_grad_()
         torch.testing.assert_close(gradient, torch.autograd.grad(loss(leaf), leaf)[0])
     tangent = torch.func.jvp(loss, (tensors[1],), (torch.ones_like(tensors[1]),))[1]
     torch.testing.assert_close(tangent, torch.func.grad(loss)(tensors[1]).sum())
 
 
-@both
+@every_recurrence
 @pytest.mark.parametrize("inputs", [2, 24], ids=["gates computed again", "gates kept"])
 def test_several_gradients_at_once(recurrence, inputs):
     tensors = arguments(recurrence, inputs=inputs, dtype=torch.float64)
@@ -123,7 +124,7 @@ def test_several_gradients_at_once(recurrence, inputs):
     torch.testing.assert_close(at_once, one_by_one)
 
 
-@both
+@every_recurrence
 def test_forward_mode_falls_back_to_the_reference(recurrence):
     tensors = arguments(recurrence, dtype=torch.float64)
     with forward_ad.dual_level():
@@ -135,7 +136,7 @@ def test_forward_mode_falls_back_to_the_reference(recurrence):
     torch.testing.assert_close(tangent.sum(), torch.autograd.grad(last.sum(), leaf)[0].sum())
 
 
-@both
+@every_recurrence
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_narrow_types_are_computed_in_float32(recurrence, dtype):
     tensors = [tensor.to(dtype) for tensor in arguments(recurrence, steps=50)]
@@ -145,7 +146,7 @@ def test_narrow_types_are_computed_in_float32(recurrence, dtype):
     assert torch.equal(output, exact.to(dtype))
 
 
-@both
+@every_recurrence
 def test_autocast_keeps_the_inputs_type(recurrence):
     tensors = arguments(recurrence, requires_grad=True)
     exact, _ = operator(recurrence)(*tensors)
@@ -158,7 +159,7 @@ def test_autocast_keeps_the_inputs_type(recurrence):
     assert all(g.dtype == torch.float32 for g in torch.autograd.grad(narrow.sum(), tensors))
 
 
-@both
+@every_recurrence
 def test_an_output_changed_in_place_is_noticed(recurrence):
     tensors = arguments(recurrence, requires_grad=True)
     output, last = operator(recurrence)(*tensors)

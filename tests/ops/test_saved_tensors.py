@@ -6,20 +6,21 @@ import pytest
 import torch
 
 from brc_pytorch import ops
+from tests.ops.calls import run, shapes_of
 
-both = pytest.mark.parametrize("recurrence", ["brc", "nbrc"])
+every_recurrence = pytest.mark.parametrize("recurrence", ["brc", "nbrc", "gru", "lstm"])
 kept = pytest.mark.parametrize("inputs", [1, 24], ids=["gates computed again", "gates kept"])
 
 
 def leaves_of(recurrence, inputs=24, hidden=4, dtype=torch.float64):
-    memory = (hidden, 2 * hidden) if recurrence == "nbrc" else (2 * hidden,)
-    shapes = (6, 3, inputs), (3, hidden), (inputs, 3 * hidden), memory, (2 * hidden,)
+    states, kernel, memory, (bias_gates, *_) = shapes_of(recurrence, inputs, hidden)
+    shapes = (6, 3, inputs), (*states, 3, hidden), kernel, memory, (bias_gates * hidden,)
     return [(torch.randn(shape, dtype=dtype) / 2).requires_grad_() for shape in shapes]
 
 
 def expected_of(recurrence, leaves, loss):
     with ops.backend("reference"):
-        return torch.autograd.grad(loss(getattr(ops, recurrence)(*leaves)[0]), leaves)
+        return torch.autograd.grad(loss(run(recurrence, *leaves)[0]), leaves)
 
 
 LOSSES = {
@@ -32,35 +33,36 @@ LOSSES = {
 }
 
 
-@both
+@every_recurrence
 @kept
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 def test_lazily_negated_gradients(recurrence, inputs, loss):
     leaves = leaves_of(recurrence, inputs)
-    output, _ = getattr(ops, recurrence)(*leaves)
+    output, _ = run(recurrence, *leaves)
     got = torch.autograd.grad(loss(output), leaves)
     torch.testing.assert_close(got, expected_of(recurrence, leaves, loss))
 
 
-@both
+@every_recurrence
 def test_lazily_negated_arguments(recurrence):
     x, *rest = leaves_of(recurrence)
     negated = [torch._neg_view(tensor) for tensor in (x, *rest)]
-    got = getattr(ops, recurrence)(*negated)
-    expected = getattr(ops, recurrence)(*(-tensor for tensor in (x, *rest)))
+    got = run(recurrence, *negated)
+    expected = run(recurrence, *(-tensor for tensor in (x, *rest)))
     torch.testing.assert_close(got, expected)
-    stacked = torch.ops.brc_pytorch.scan(
-        recurrence, negated[0], negated[1][None], negated[2:], None, reverse=False, keep=False
+    states = negated[1] if negated[1].dim() > 2 else negated[1][None]
+    results = torch.ops.brc_pytorch.scan(
+        recurrence, negated[0], states, negated[2:], None, reverse=False, keep=False
     )
-    torch.testing.assert_close(stacked[0], expected[0])
+    torch.testing.assert_close(results[0], expected[0])
 
 
-@both
+@every_recurrence
 @kept
 def test_a_backward_pass_that_was_interrupted_is_repeated(recurrence, inputs):
     """The operator's own backward pass had ended: torch frees what is saved after its hooks."""
     leaves = leaves_of(recurrence, inputs)
-    output, _ = getattr(ops, recurrence)(*leaves)
+    output, _ = run(recurrence, *leaves)
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -74,11 +76,11 @@ def test_a_backward_pass_that_was_interrupted_is_repeated(recurrence, inputs):
     torch.testing.assert_close([leaf.grad for leaf in leaves], [*expected])
 
 
-@both
+@every_recurrence
 @kept
 def test_several_gradients_at_once_need_no_kept_graph(recurrence, inputs):
     leaves = leaves_of(recurrence, inputs)
-    output, _ = getattr(ops, recurrence)(*leaves)
+    output, _ = run(recurrence, *leaves)
     cotangents = torch.randn(3, *output.shape, dtype=output.dtype)
     one_by_one = [
         torch.autograd.grad(output, leaves, cotangent, retain_graph=True)
@@ -89,7 +91,7 @@ def test_several_gradients_at_once_need_no_kept_graph(recurrence, inputs):
         torch.testing.assert_close(got, torch.stack(want))
 
 
-@both
+@every_recurrence
 @kept
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")
 def test_memory_that_cannot_be_written_is_not(recurrence, inputs, tmp_path):
@@ -109,13 +111,13 @@ def test_memory_that_cannot_be_written_is_not(recurrence, inputs, tmp_path):
     with torch.autograd.graph.saved_tensors_hooks(
         lambda tensor: store(tensor) if tensor.numel() else tensor, lambda tensor: tensor
     ):
-        output, _ = getattr(ops, recurrence)(*leaves)
+        output, _ = run(recurrence, *leaves)
     got = torch.autograd.grad(output.sum(), leaves)
     torch.testing.assert_close(got, expected_of(recurrence, leaves, torch.sum))
     assert maps
 
 
-@both
+@every_recurrence
 @kept
 def test_saved_tensors_are_the_same_after_the_backward_pass(recurrence, inputs):
     saved = []
@@ -126,17 +128,17 @@ def test_saved_tensors_are_the_same_after_the_backward_pass(recurrence, inputs):
 
     leaves = leaves_of(recurrence, inputs)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output, _ = getattr(ops, recurrence)(*leaves)
+        output, _ = run(recurrence, *leaves)
     output.sum().backward()
     for tensor, before in saved:
         assert torch.equal(tensor, before)
 
 
-@both
+@every_recurrence
 @pytest.mark.parametrize("inputs", [1, 24])
 def test_a_gradient_owns_its_memory_alone(recurrence, inputs):
     leaves = leaves_of(recurrence, inputs)
-    output, _ = getattr(ops, recurrence)(*leaves)
+    output, _ = run(recurrence, *leaves)
     for gradient in torch.autograd.grad(output.sum(), leaves):
         assert gradient.untyped_storage().nbytes() == gradient.numel() * gradient.element_size()
         assert gradient.view(-1).numel() == gradient.numel()

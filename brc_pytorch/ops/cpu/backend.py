@@ -1,7 +1,7 @@
 """The compiled kernels as a backend of the operator, and what they keep for the backward pass.
 
-They keep gates c_t and a_t - 1 of the last steps to be taken, (K, B, 2H) for K steps, and compute
-those of the other steps again.
+They keep a cell's own choice of what the backward pass needs of the last steps to be taken, c_t and
+a_t - 1 of the bistable cells, (K, B, 2H) for K steps, and compute those of the other steps again.
 
 Symbols: T time, B batch, I input size, H hidden size.
 """
@@ -21,7 +21,6 @@ _CHEAP_GATES = 64
 # Where the input's part of the gates is that cheap and the state's is not, those of half the steps
 # are: (T, B, H) less to hold, for a few per cent of the time. Fewer units than these take more.
 _UNITS_TO_HALVE = 96
-_PARAMETERS = 4  # of the C interface: kernel, memory, bias, the memory's bias
 
 
 def _saved_shape(call: Call) -> tuple[int, ...]:
@@ -32,40 +31,45 @@ def _saved_shape(call: Call) -> tuple[int, ...]:
     of_input = kernel.gates[0] * features
     of_state = 0 if memory.rows is None else memory.gates[0] * hidden
     kept_halves = 0
-    if of_input + of_state > _CHEAP_GATES:
+    if len(states) > 1:  # further states are nowhere but in what is kept
+        kept_halves = 2
+    elif of_input + of_state > _CHEAP_GATES:
         are_halved = of_input <= _CHEAP_GATES and hidden >= _UNITS_TO_HALVE
         kept_halves = 1 if are_halved else 2
-    return (steps * kept_halves // 2, batch, 2 * hidden)
+    return (steps * kept_halves // 2, batch, interface.SAVED[recurrence.name] * hidden)
 
 
 def _describe(call: Call, kept_steps: int) -> tuple[interface.Layer, list[Tensor | None]]:
     """The C description of a layer, and the tensors whose memory it points to."""
     recurrence, input, states, parameters, lengths, reverse, *_ = call
-    hidden = states.shape[2]
-    size = hidden * input.element_size()
+    hidden, size = states.shape[2], input.element_size()
     states = states.contiguous()
     lengths = None if lengths is None else lengths.to("cpu", torch.int64).contiguous()
     held: list[Tensor | None] = [states, lengths]
-    # Where each gate's (*, H) begins in a dense (*, gates * H), None for one that is not there.
-    pointers: list[tuple[int | None, ...]] = []
-    for place, parameter in enumerate(recurrence.parameters):
-        begins: list[int | None] = [None] * max(parameter.gates)
-        if place < len(parameters):
-            stacked = parameters[place].contiguous()
-            held.append(stacked)
-            first = stacked.data_ptr()
-            for gate in range(stacked.shape[-1] // max(hidden, 1)):
-                begins[gate] = first + gate * size
-        pointers.append(tuple(begins))
+    # Where each gate's (*, H) begins in each parameter's (*, gates * H).
+    pointers: list[tuple[int, ...]] = []
+    for parameter in parameters:
+        stacked = parameter if parameter.dim() > 1 else parameter.contiguous()
+        held.append(stacked)
+        first, step = stacked.data_ptr(), hidden * stacked.stride(-1) * size
+        gates = stacked.shape[-1] // max(hidden, 1)
+        pointers.append(tuple([first + gate * step for gate in range(gates)]))
+    kernel, memory, *bias = pointers
+    of_bias = bias[0] if bias else ()
+    beside_kernel = recurrence.parameters[0].gates[0]
+    first_state, of_state = states.data_ptr(), states.stride(0) * size
     layer = interface.Layer(
         *input.shape,
         hidden,
         input.stride(),
         input.data_ptr(),
-        (states.data_ptr(),),
-        *pointers,
-        *[()] * (_PARAMETERS - len(pointers)),
-        *(parameter.shape[-1] for parameter in parameters[:2]),  # how far rows lie apart
+        tuple([first_state + number * of_state for number in range(len(states))]),
+        kernel,
+        memory,
+        of_bias[:beside_kernel],
+        of_bias[beside_kernel:],
+        parameters[0].stride(),
+        (0, *parameters[1].stride())[-2:],  # of a vector the last
         None if lengths is None else lengths.data_ptr(),
         kept_steps,
         interface.CELLS[recurrence.name],
@@ -85,8 +89,10 @@ def _forward(call: Call, output: Tensor, last: Tensor, saved: Tensor) -> None:
     # What is not to be saved has one dimension, (0).
     kept_steps = saved.shape[0]
     layer, _held = _describe(call, kept_steps)
+    first, of_state = last.data_ptr(), last.stride(0) * last.element_size()
+    pointers = [first + number * of_state for number in range(len(last))]
     if interface.kernels.brc_forward(  # type: ignore[union-attr]  # registered where they are
-        layer, 1, output.data_ptr(), last.data_ptr(), saved.data_ptr()
+        layer, 1, output.data_ptr(), interface.States(*pointers), saved.data_ptr()
     ):
         raise _no_memory()
 
@@ -99,12 +105,20 @@ def _backward(
     saved: Tensor,
     gradients: Gradients,
 ) -> None:
+    if len(call.states) > 1 and not saved.numel():  # the further states are not there yet
+        saved = output.new_empty(_saved_shape(call))
+        _forward(call, torch.empty_like(output), torch.empty_like(call.states), saved)
     layer, _held = _describe(call, saved.shape[0] if saved.numel() else 0)
     output, saved = output.contiguous(), saved.contiguous()
     grad_last = None if grad_last is None else grad_last.contiguous()
     grad_input = gradients.input if gradients.input.shape == call.input.shape else None
-    pointers = [gradient.data_ptr() for gradient in gradients.parameters]
-    pointers += [None] * (len(call.recurrence.parameters) - len(pointers))  # type: ignore[list-item]
+    kernel, memory, *biases = gradients.parameters
+    bias = memory_bias = None
+    if biases:
+        bias, beside_kernel = biases[0].data_ptr(), call.recurrence.parameters[0].gates[0]
+        beside_kernel *= call.states.shape[2]
+        if biases[0].shape[0] > beside_kernel:
+            memory_bias = bias + beside_kernel * biases[0].element_size()
     arguments = interface.Gradients(
         output.data_ptr(),
         saved.data_ptr(),
@@ -114,7 +128,12 @@ def _backward(
         None if grad_input is None else grad_input.data_ptr(),
         (0, 0, 0) if grad_input is None else grad_input.stride(),
         gradients.states.data_ptr(),
-        *pointers,
+        kernel.data_ptr(),
+        kernel.stride(),
+        memory.data_ptr(),
+        (0, *memory.stride())[-2:],
+        bias,
+        memory_bias,
     )
     if interface.kernels.brc_backward(layer, arguments):  # type: ignore[union-attr]
         raise _no_memory()
@@ -131,18 +150,26 @@ def _layers(
     output: Tensor,
     last: list[Tensor],
 ) -> None:
-    h_0 = states[0].contiguous()
+    states = [*map(Tensor.contiguous, states)]
     lengths = None if lengths is None else lengths.to("cpu", torch.int64).contiguous()
-    held = [*map(Tensor.contiguous, parameters)]
-    pointers = [*map(Tensor.data_ptr, held)]
-    layers, batch, hidden = h_0.shape
+    layers, batch, hidden = states[0].shape
     steps, _, features = input.shape
-    gates, _ = recurrence.layouts[len(parameters) // layers]
-    first_state, state_size = h_0.data_ptr(), batch * hidden * h_0.element_size()
-    strides, address = input.stride(), input.data_ptr()
+    count, size = len(parameters) // layers, input.element_size()
+    tensors, _ = recurrence.layouts[count]
+    apart = recurrence.apart
+    # The gates of one tensor are taken as they lie; those of several must lie alike.
+    held = [t if apart > 1 and t.dim() > 1 else t.contiguous() for t in parameters]
+    pointers = [*map(Tensor.data_ptr, held)]
+    if apart > 1:
+        pointers = [
+            first + gate * hidden * stacked.stride(-1) * size
+            for first, stacked in zip(pointers, held, strict=True)
+            for gate in range(apart)
+        ]
+    first_states, state_size = [*map(Tensor.data_ptr, states)], batch * hidden * size
+    beside_kernel = recurrence.parameters[0].gates[0]
+    strides, first_input = input.stride(), input.data_ptr()
     shared = (
-        hidden,
-        hidden,
         None if lengths is None else lengths.data_ptr(),
         0,
         interface.CELLS[recurrence.name],
@@ -155,23 +182,34 @@ def _layers(
     at = 0
     for layer in range(layers):
         of_parameters = []
-        for count in gates:
-            of_parameters.append(tuple(pointers[at : at + count]))
-            at += count
+        for number in tensors:
+            of_parameters.append(tuple(pointers[at : at + number * apart]))
+            at += number * apart
+        kernel, memory, bias = of_parameters
+        first = layer * count
+        of_memory = held[first + tensors[0]].stride()
         descriptions[layer] = interface.Layer(
             steps,
             batch,
             hidden if layer else features,
             hidden,
             strides,
-            address,
-            (first_state + layer * state_size,),
-            *of_parameters,
-            *[()] * (_PARAMETERS - len(of_parameters)),
+            first_input,
+            tuple([address + layer * state_size for address in first_states]),
+            kernel,
+            memory,
+            bias[:beside_kernel],
+            bias[beside_kernel:],
+            held[first].stride(),
+            (0, *of_memory)[-2:],
             *shared,
         )
     if interface.kernels.brc_forward(  # type: ignore[union-attr]
-        descriptions, layers, output.data_ptr(), last[0].data_ptr(), None
+        descriptions,
+        layers,
+        output.data_ptr(),
+        interface.States(*map(Tensor.data_ptr, last)),
+        None,
     ):
         raise _no_memory()
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _GATES, _STATES = 4, 2  # of any cell, at most
+States = ctypes.c_void_p * _STATES
 
 
 class Layer(ctypes.Structure):
@@ -22,13 +23,13 @@ class Layer(ctypes.Structure):
         ("hidden_size", ctypes.c_int64),
         ("input_strides", ctypes.c_int64 * 3),
         ("input", ctypes.c_void_p),
-        ("initial_states", ctypes.c_void_p * _STATES),
+        ("initial_states", States),
         ("kernel", ctypes.c_void_p * _GATES),
         ("memory", ctypes.c_void_p * _GATES),
         ("bias", ctypes.c_void_p * _GATES),
         ("memory_bias", ctypes.c_void_p * _GATES),
-        ("kernel_stride", ctypes.c_int64),
-        ("memory_stride", ctypes.c_int64),
+        ("kernel_strides", ctypes.c_int64 * 2),
+        ("memory_strides", ctypes.c_int64 * 2),
         ("lengths", ctypes.c_void_p),
         ("saved_steps", ctypes.c_int64),
         ("cell", ctypes.c_int32),
@@ -52,7 +53,9 @@ class Gradients(ctypes.Structure):
         ("grad_input_strides", ctypes.c_int64 * 3),
         ("grad_initial_states", ctypes.c_void_p),
         ("grad_kernel", ctypes.c_void_p),
+        ("grad_kernel_strides", ctypes.c_int64 * 2),
         ("grad_memory", ctypes.c_void_p),
+        ("grad_memory_strides", ctypes.c_int64 * 2),
         ("grad_bias", ctypes.c_void_p),
         ("grad_memory_bias", ctypes.c_void_p),
     )
@@ -68,10 +71,13 @@ def _load() -> ctypes.CDLL | None:
         pointer = ctypes.c_void_p
         library.brc_cells.restype = ctypes.c_char_p
         library.brc_instruction_sets.restype = ctypes.c_char_p
+        library.brc_saved.argtypes = (ctypes.c_int32,)
         library.brc_forward.argtypes = (
             ctypes.POINTER(Layer),
             ctypes.c_int32,
-            *(pointer,) * 3,
+            pointer,
+            States,
+            pointer,
         )
         library.brc_backward.argtypes = (ctypes.POINTER(Layer), ctypes.POINTER(Gradients))
         return library
@@ -86,6 +92,8 @@ CELLS = (
     if kernels
     else {}
 )
+# How many quantities of a unit each of them saves at a step for the backward pass.
+SAVED = {name: kernels.brc_saved(number) for name, number in CELLS.items()} if kernels else {}
 
 
 class _Chosen:
