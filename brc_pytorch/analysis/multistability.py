@@ -19,13 +19,23 @@ forgotten. Its differentiable form counts with a slope: with distances d of tanh
 
 import copy
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from brc_pytorch.layers.double import DoubleCell
+from brc_pytorch.layers.form import joined, parts
 from brc_pytorch.layers.multilayer_rnnbase import MultiLayerBase
 
 _LEAST_DISTANCE = 1e-6
+# A cell for each mode of torch's networks, and what else it is made with.
+_CELLS_OF_TORCH: dict[str, tuple[Any, ...]] = {
+    "GRU": (nn.GRUCell,),
+    "LSTM": (nn.LSTMCell,),
+    "RNN_TANH": (nn.RNNCell, "tanh"),
+    "RNN_RELU": (nn.RNNCell, "relu"),
+}
 _STEPS_AT_A_TIME = 1000  # an LSTM or a GRU of torch's needs memory for the outputs of all
 
 
@@ -111,8 +121,7 @@ def settle(
     Raises:
         ValueError: ``input`` is no batch of sequences, or ``steps`` is below 0.
     """
-    if input.dim() != 3:  # noqa: PLR2004 - (T, N, I)
-        raise ValueError(f"input: expected a batch of sequences, got shape {tuple(input.shape)}")
+    _check_batch(input)
     if steps < 0:
         raise ValueError(f"steps: expected 0 or more, got {steps}")
     constant = torch.randn(input.shape[-1], generator=generator, dtype=input.dtype)
@@ -137,13 +146,17 @@ def warmup(
 ) -> list[float]:
     """Train a network, before its task, to have many stable states that its inputs reach.
 
-    One gradient step a batch (Adam) on (VAA* - target)^2, the mean over layers and directions, of
-    states that have settled for a while: ``growth`` steps more after each batch, ``most_steps`` at
-    most. The article takes 100 batches of 32 sequences.
+    One gradient step a batch (Adam) on (VAA* - target)^2, the mean over layers and directions. A
+    batch brings the network to its states; from there each layer and direction settles for itself,
+    as in the authors' code: under a constant normal input of its own, so that none can lean on what
+    the layer below remembers. They settle for ``growth`` steps more after each batch, for
+    ``most_steps`` at most. The article takes 100 batches of 32 sequences.
+
+    Of a :class:`~brc_pytorch.DoubleCell` the first half is warmed up, and the second left as it is.
 
     Args:
-        network: ``BRC``, ``NBRC``, a ``MultiLayerBase``, or torch's ``GRU``, ``LSTM`` or ``RNN``;
-            its parameters are changed.
+        network: ``BRC``, ``NBRC``, ``GRU``, ``LSTM``, a ``MultiLayerBase``, or torch's ``GRU``,
+            ``LSTM`` or ``RNN``; its parameters are changed.
         batches: inputs of the task, each a batch of sequences in the form that the network takes.
         target: the VAA* to reach. Default: 0.95.
         learning_rate: Adam's. Default: 0.01.
@@ -154,16 +167,72 @@ def warmup(
     Returns:
         VAA* at each batch, the mean over layers and directions, before its gradient step.
 
-    Source: Lambrechts et al. 2023, the warm-up procedure.
+    Raises:
+        ValueError: a batch is no batch of sequences, or the network has projections.
+
+    Source: Lambrechts et al. 2023, the warm-up procedure; code at github.com/glambrechts/warmup.
     """
-    optimizer = torch.optim.Adam(network.parameters(), learning_rate)
+    cells = _cells(network)
+    warmed = [cell.first if isinstance(cell, DoubleCell) else cell for cell in cells]
+    optimizer = torch.optim.Adam(nn.ModuleList(warmed).parameters(), learning_rate)
     reached = []
     for count, input in enumerate(batches, start=1):
-        states = settle(network, input, min(growth * count, most_steps), generator)
-        variety = soft_vaa(states)
+        _check_batch(input)
+        states = parts(last_states(network, input))
+        steps = min(growth * count, most_steps)
+        settled = [
+            _settle_alone(cell, tuple(part[index] for part in states), steps, generator)
+            for index, cell in enumerate(cells)
+        ]
+        variety = torch.stack([soft_vaa(of) for of in settled])
         optimizer.zero_grad()
         (variety - target).square().mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         reached.append(float(variety.detach().mean()))
-    optimizer.zero_grad()
+    network.zero_grad()
     return reached
+
+
+def _check_batch(input: Tensor) -> None:
+    if input.dim() != 3:  # noqa: PLR2004 - (T, N, I)
+        raise ValueError(f"input: expected a batch of sequences, got shape {tuple(input.shape)}")
+
+
+def _cells(network: nn.Module) -> list[nn.Module]:
+    """The cells of a network; of one of torch's, cells that share its parameters."""
+    if not isinstance(network, nn.RNNBase):
+        return [*network.cells]  # type: ignore[misc]  # a list of modules
+    if network.proj_size:
+        raise ValueError(f"network: expected one without projections, got {network}")
+    directions = 2 if network.bidirectional else 1
+    kind, *options = _CELLS_OF_TORCH[network.mode]
+    cells = []
+    for index in range(network.num_layers * directions):
+        layer, is_backward = divmod(index, directions)
+        size = network.input_size if layer == 0 else directions * network.hidden_size
+        cell = kind(size, network.hidden_size, network.bias, *options, device="meta")
+        for name in [name for name, _ in cell.named_parameters()]:
+            own = f"{name}_l{layer}{'_reverse' if is_backward else ''}"
+            setattr(cell, name, getattr(network, own))
+        cells.append(cell)
+    return cells
+
+
+def _settle_alone(
+    cell: nn.Module, state: tuple[Tensor, ...], steps: int, generator: torch.Generator | None
+) -> Tensor:
+    """The states (N, H), or (N, 2H), of one cell after some steps of a constant normal input."""
+    if isinstance(cell, DoubleCell):
+        cell = cell.first
+        state = tuple(part[:, : cell.hidden_size] for part in state)
+    alone = MultiLayerBase(
+        "LSTM" if len(state) > 1 else "RNN",
+        [cell],
+        state[0].shape[-1],
+        batch_first=False,
+        return_sequences=True,
+    )
+    constant = torch.randn(int(cell.input_size), generator=generator, dtype=state[0].dtype)  # type: ignore[arg-type]
+    input = constant.to(state[0].device).expand(steps, len(state[0]), -1)
+    _, last = alone(input, joined(tuple(part.unsqueeze(0) for part in state)))
+    return torch.cat(parts(last), dim=-1).squeeze(0)

@@ -12,7 +12,9 @@ from brc_pytorch.ops.reference import mask_padding, states_before
 
 
 @torch.no_grad()
-def stable_states(network: Stack, input: Input, state: Tensor | None = None) -> Tensor:
+def stable_states(
+    network: Stack, input: Input, state: Tensor | None = None, resets: Input | None = None
+) -> Tensor:
     """The number of stable states of every unit, layer and direction, under its input of each step.
 
     It is the number of states in which the unit would rest if the input of that step stayed: 2 in a
@@ -24,6 +26,7 @@ def stable_states(network: Stack, input: Input, state: Tensor | None = None) -> 
         network: ``BRC``, ``NBRC``, or a ``MultiLayerBase`` of such cells.
         input: sequences, in any form that the network takes.
         state: the states to start from, as the network takes them. Default: its own.
+        resets: where segments begin, as the network takes it. Default: nowhere.
 
     Returns:
         Integers (layers * directions, T, B, H), with ``batch_first=True``
@@ -42,12 +45,14 @@ def stable_states(network: Stack, input: Input, state: Tensor | None = None) -> 
         >>> stable_states(rnn, torch.randn(7, 2, 3)).shape
         torch.Size([4, 7, 2, 5])
     """
-    counts = torch.stack([_counts(of) for of in _passes(network, input, state)])
+    counts = torch.stack([_counts(of) for of in _passes(network, input, state, resets)])
     return leave_gates(counts, input, network.batch_first)
 
 
 @torch.no_grad()
-def bistable_share(network: Stack, input: Input, state: Tensor | None = None) -> Tensor:
+def bistable_share(
+    network: Stack, input: Input, state: Tensor | None = None, resets: Input | None = None
+) -> Tensor:
     """The share of every layer and direction that is bistable: has two stable states, or more.
 
     It is the mean over units, sequences and their steps. A feedback strength a > 1 is necessary for
@@ -57,6 +62,7 @@ def bistable_share(network: Stack, input: Input, state: Tensor | None = None) ->
         network: as for :func:`stable_states`, and so are the others.
         input: sequences.
         state: the states to start from.
+        resets: where segments begin.
 
     Returns:
         Shares (layers * directions).
@@ -66,7 +72,7 @@ def bistable_share(network: Stack, input: Input, state: Tensor | None = None) ->
         ValueError: the same.
     """
     shares = []
-    for of in _passes(network, input, state):
+    for of in _passes(network, input, state, resets):
         counts = _counts(of)
         _, valid = mask_padding(of.input, of.lengths)
         steps = counts[:, :, 0].numel() if valid is None else valid.sum()
@@ -74,7 +80,9 @@ def bistable_share(network: Stack, input: Input, state: Tensor | None = None) ->
     return torch.stack(shares)
 
 
-def _passes(network: Stack, input: Input, state: Tensor | None) -> list[CellPass]:
+def _passes(
+    network: Stack, input: Input, state: Tensor | None, resets: Input | None
+) -> list[CellPass]:
     if not isinstance(network, Stack):
         raise TypeError(
             "network: expected a BRC, an NBRC or a MultiLayerBase of their cells, "
@@ -86,7 +94,7 @@ def _passes(network: Stack, input: Input, state: Tensor | None) -> list[CellPass
                 f"network.cells[{index}]: expected a cell of the BRC or the nBRC, "
                 f"got a {type(cell).__name__}"
             )
-    return network.cell_passes(input, state)
+    return network.cell_passes(input, state, resets)
 
 
 def _counts(of: CellPass) -> Tensor:
@@ -96,6 +104,6 @@ def _counts(of: CellPass) -> Tensor:
     before = None
     if isinstance(of.cell, NeuromodulatedBistableRecurrentCell):
         (state,) = parts(of.state)
-        before = states_before(of.output, state, valid, of.reverse)
+        before = states_before(of.output, state, valid, of.reverse, of.resets, of.reset_state)
     counts = count_stable(unit_maps(of.cell, x, before))
     return counts if valid is None else torch.where(valid, counts, 0)

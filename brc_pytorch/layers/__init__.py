@@ -1,6 +1,7 @@
 """Floor 2: the cells as modules, and networks made of any cell."""
 
 from brc_pytorch.layers.brc_layer import BistableRecurrentCell
+from brc_pytorch.layers.double import DoubleCell
 from brc_pytorch.layers.multilayer_rnnbase import MultiLayerBase
 from brc_pytorch.layers.neuromodulated_brc_layer import NeuromodulatedBistableRecurrentCell
 from brc_pytorch.layers.peephole_lstm import PeepholeLSTMCell
@@ -14,6 +15,7 @@ __all__ = [
     "LSTM",
     "NBRC",
     "BistableRecurrentCell",
+    "DoubleCell",
     "MultiLayerBase",
     "NeuromodulatedBistableRecurrentCell",
     "PeepholeLSTMCell",

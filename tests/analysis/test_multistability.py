@@ -8,6 +8,7 @@ from brc_pytorch import (
     BRC,
     NBRC,
     BistableRecurrentCell,
+    DoubleCell,
     MultiLayerBase,
 )
 from brc_pytorch.analysis import memory_curve, settle, soft_vaa, vaa, warmup
@@ -72,19 +73,68 @@ def test_all_kinds_of_networks_settle_as_in_one_long_sequence(batch_first):
     assert networks["last alone"](input).shape == (1, 3, 4), "the network itself is as it was"
 
 
-def test_warming_up_gives_a_network_stable_states():
-    network = nn.GRU(1, 16)
+def warmed(network, steps=60):
+    """Warm up a network of one input, and return VAA* at each step."""
+    batches = [torch.randn(10, 32, 1) for _ in range(steps)]
+    if network.batch_first:
+        batches = [batch.transpose(0, 1) for batch in batches]
+    return warmup(network, batches, learning_rate=0.03, most_steps=60)
+
+
+def test_warming_up_gives_every_layer_stable_states():
+    network = nn.GRU(1, 16, 2)
     inputs = torch.randn(10, 32, 1)
     with torch.no_grad():
         before = vaa(settle(network, inputs, 500))
-    batches = [torch.randn(10, 32, 1) for _ in range(60)]
-    reached = warmup(network, batches, learning_rate=0.03, most_steps=60)
+    reached = warmed(network)
     assert len(reached) == 60
     with torch.no_grad():
         after = vaa(settle(network, inputs, 500))
-    assert before < 0.1
-    assert after > 4 * before
+    assert (before < 0.1).all()
+    assert (after > 4 * before).all()
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_torch_s_networks_are_warmed_up_as_the_same_cells_are():
+    network = nn.GRU(1, 6, 2, bidirectional=True)
+    cells = [nn.GRUCell(1, 6), nn.GRUCell(12, 6)]
+    same = MultiLayerBase("GRU", cells, 6, bidirectional=True, return_sequences=True)
+    ours, theirs = ([*part.parameters()] for part in (same, network))
+    with torch.no_grad():
+        for parameter, copied in zip(ours, theirs, strict=True):
+            parameter.copy_(copied)
+    reached = []
+    for each in (network, same):
+        torch.manual_seed(1)
+        reached.append(warmed(each, 4))
+    assert reached[0] == pytest.approx(reached[1], rel=1e-3)
+    for parameter, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(parameter, other, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("network_type", [nn.LSTM, nn.RNN, NBRC])
+def test_any_kind_of_network_is_warmed_up(network_type):
+    network = network_type(1, 6, 2)
+    before = [parameter.clone() for parameter in network.parameters()]
+    assert all(0 < variety <= 1 for variety in warmed(network, 2))
+    for parameter, first in zip(network.parameters(), before, strict=True):
+        assert parameter.isfinite().all()
+        assert (parameter != first).any()
+
+
+def test_of_a_double_cell_the_first_half_is_warmed_up():
+    cells = [DoubleCell(nn.GRUCell(1, 8), nn.GRUCell(1, 8))]
+    network = MultiLayerBase("GRU", cells, 16, return_sequences=True)
+    second = {name: value.clone() for name, value in cells[0].second.state_dict().items()}
+    warmed(network, 5)
+    for name, value in cells[0].second.state_dict().items():
+        assert (value == second[name]).all()
+    inputs = torch.randn(32, 10, 1)
+    warmed(network, 55)
+    with torch.no_grad():
+        states = settle(network, inputs, 500)
+    assert vaa(states[..., :8]) > 0.3
+    assert vaa(states[..., 8:]) < 0.1
 
 
 def test_a_memory_curve_is_one_where_nothing_is_lost_and_zero_where_all_is():
@@ -106,5 +156,9 @@ def test_bad_arguments_are_named():
         settle(network, torch.zeros(5, 1))
     with pytest.raises(ValueError, match=r"^steps: expected 0 or more, got -1"):
         settle(network, torch.zeros(5, 2, 1), -1)
+    with pytest.raises(ValueError, match=r"^input: expected a batch of sequences"):
+        warmup(network, [torch.zeros(5, 1)])
+    with pytest.raises(ValueError, match=r"^network: expected one without projections"):
+        warmup(nn.LSTM(1, 4, proj_size=2), [])
     with pytest.raises(ValueError, match=r"^delays: expected 0 to 9"):
         memory_curve(network, torch.tensor([10]), steps=10)

@@ -193,6 +193,7 @@ def test_the_commands_are_found():
 LAYERS = {
     "BRC",
     "BistableRecurrentCell",
+    "DoubleCell",
     "GRU",
     "LSTM",
     "MultiLayerBase",

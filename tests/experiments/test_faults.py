@@ -20,15 +20,15 @@ import torch
 from filelock import FileLock
 from typer.testing import CliRunner
 
-from brc_pytorch.experiments import cli, files
+from brc_pytorch.experiments import cli, files, weights
 from brc_pytorch.experiments.cli import app
 from brc_pytorch.experiments.files import FileError
 from brc_pytorch.experiments.tasks import BinaryAdditionTask
-from brc_pytorch.experiments.train import fit, recorder, weights
+from brc_pytorch.experiments.train import fit, recorder
 from brc_pytorch.experiments.train.run import Run
 from brc_pytorch.experiments.train.sweep import sweep
 from brc_pytorch.experiments.train.training import train
-from brc_pytorch.experiments.train.weights import read_weights
+from brc_pytorch.experiments.weights import read_weights
 
 TASK = BinaryAdditionTask(
     hidden_size=4,
@@ -418,7 +418,7 @@ import torch
 from brc_pytorch.experiments.tasks import BinaryAdditionTask
 from brc_pytorch.experiments.train.run import Run
 from brc_pytorch.experiments.train.training import train
-from brc_pytorch.experiments.train.weights import read_weights
+from brc_pytorch.experiments.weights import read_weights
 torch.set_num_threads(1)
 run = {Run(dataclasses.replace(TASK, epochs_per_length=8), "nBRC", 0)!r}
 print("ready", flush=True)

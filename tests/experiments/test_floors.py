@@ -11,7 +11,8 @@ import brc_pytorch.experiments.cli
 from brc_pytorch.experiments.tasks import TASKS
 
 FOLDER = Path(brc_pytorch.experiments.cli.__file__).parents[1]
-FLOORS = {"files": 0, "tasks": 1, "train": 2, "show": 2, "sweep": 3, "training": 3, "cli": 3}
+FLOORS = {"files": 0, "weights": 1, "tasks": 1, "train": 2, "show": 2}
+FLOORS |= dict.fromkeys(("cli", "networks", "sweep", "training"), 3)
 PACKAGE = "brc_pytorch.experiments."
 
 

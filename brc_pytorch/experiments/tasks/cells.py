@@ -1,6 +1,7 @@
 """The cells that are compared, and networks of them."""
 
 import copy
+import functools
 import importlib
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from brc_pytorch.experiments.tasks.settings import nearest
 from brc_pytorch.layers import (
     BistableRecurrentCell,
+    DoubleCell,
     MultiLayerBase,
     NeuromodulatedBistableRecurrentCell,
     PeepholeLSTMCell,
@@ -28,20 +30,26 @@ CELLS: dict[str, tuple[str, CellType]] = {
     "PeepholeLSTM": ("LSTM", PeepholeLSTMCell),
 }
 
+WARM, HALF_WARM = "warm-", "half-warm-"
+"""Before the name of a cell: the network is warmed up; half of each layer is."""
+
 
 def cell_type(name: str) -> CellType:
     """Find a cell by its name in `CELLS`, or by `module:Class`.
 
     Args:
         name: A name of `CELLS`, or a class that is called with `(input_size, hidden_size)`, given
-            as its importable module, a colon and its name.
+            as its importable module, a colon and its name; `WARM` or `HALF_WARM` may stand before.
 
     Returns:
-        The class.
+        The class, or what makes a double cell of two of its cells.
 
     Raises:
         ValueError: If there is no such cell; the message names the nearest one.
     """
+    warmth, name = split_warmth(name)
+    if warmth == HALF_WARM:
+        return functools.partial(_double, cell_type(name))
     if name in CELLS:
         return CELLS[name][1]
     module_name, colon, class_name = name.partition(":")
@@ -75,9 +83,24 @@ def known_cell(name: str) -> str:
     Raises:
         ValueError: If there is none.
     """
-    spelt = {known.casefold(): known for known in CELLS}.get(name.casefold(), name)
+    warmth, plain = split_warmth(name)
+    spelt = warmth + {known.casefold(): known for known in CELLS}.get(plain.casefold(), plain)
     cell_type(spelt)
     return spelt
+
+
+def split_warmth(name: str) -> tuple[str, str]:
+    """Return `WARM`, `HALF_WARM` or nothing, and the name of the cell that it stands before."""
+    for warmth in (HALF_WARM, WARM):
+        if name.casefold().startswith(warmth):
+            return warmth, name[len(warmth) :]
+    return "", name
+
+
+def _double(make: CellType, input_size: int, hidden_size: int) -> DoubleCell:
+    """Two cells of the halves of the units side by side; the first takes the smaller half."""
+    first = hidden_size // 2
+    return DoubleCell(make(input_size, first), make(input_size, hidden_size - first))
 
 
 def _keeps_pair(cell: nn.Module, input_size: int, hidden_size: int) -> bool:
@@ -101,7 +124,7 @@ def recurrent_network(
     """Stack `layers` cells of the name `cell`, the first one over inputs of `input_size`.
 
     Args:
-        cell: A name of `CELLS`, or `module:Class`.
+        cell: A name of `CELLS`, or `module:Class`, as in `cell_type`.
         input_size: Features of the input, I.
         hidden_size: Units of every layer, H.
         layers: Number of layers.
@@ -116,11 +139,17 @@ def recurrent_network(
     make = cell_type(cell)
     sizes = [input_size] + [hidden_size] * (layers - 1)
     cells = [make(size, hidden_size) for size in sizes]
-    if cell in CELLS:
-        mode = CELLS[cell][0]
+    _, plain = split_warmth(cell)
+    if plain in CELLS:
+        mode = CELLS[plain][0]
     else:
         mode = "LSTM" if _keeps_pair(cells[0], input_size, hidden_size) else "RNN"
     return MultiLayerBase(mode, cells, hidden_size, return_sequences=return_sequences)
+
+
+def recurrent_part(network: nn.Module) -> MultiLayerBase:
+    """Return the recurrent layers of a task's network."""
+    return next(part for part in network.modules() if isinstance(part, MultiLayerBase))
 
 
 class LastState(nn.Module):

@@ -23,7 +23,7 @@ from brc_pytorch.experiments.tasks import random_stream
 from brc_pytorch.experiments.tasks.task import Data, Inputs
 from brc_pytorch.experiments.train.recorder import Recorder, restore
 from brc_pytorch.experiments.train.run import Progress, Report, Run
-from brc_pytorch.experiments.train.weights import read_weights
+from brc_pytorch.experiments.weights import read_weights
 
 if TYPE_CHECKING:
     from brc_pytorch.experiments.train.tensorboard import TensorBoardLog

@@ -22,7 +22,7 @@ from brc_pytorch.experiments.files import (
     write_table,
 )
 from brc_pytorch.experiments.train.run import Run
-from brc_pytorch.experiments.train.weights import read_checkpoint, read_weights, write_weights
+from brc_pytorch.experiments.weights import read_checkpoint, read_weights, write_weights
 
 
 class Recorder(Callback):

@@ -27,14 +27,14 @@ from brc_pytorch.experiments.files import (
     read_result,
     write_json,
 )
-from brc_pytorch.experiments.tasks import random_stream
+from brc_pytorch.experiments.tasks.networks import first_network
 from brc_pytorch.experiments.train.denormals import flushed
 from brc_pytorch.experiments.train.fit import fit, quiet, test
 from brc_pytorch.experiments.train.locks import hold
 from brc_pytorch.experiments.train.machine import choose_device, command_line, describe_start
 from brc_pytorch.experiments.train.recorder import lowest
 from brc_pytorch.experiments.train.run import Report, Run, check_same
-from brc_pytorch.experiments.train.weights import read_weights
+from brc_pytorch.experiments.weights import read_weights
 
 if TYPE_CHECKING:
     from brc_pytorch.experiments.train.tensorboard import TensorBoardLog
@@ -134,8 +134,10 @@ def _train_to_the_end(
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         _tensorboard_log(run, directory, tensorboard) as log,
     ):
-        torch.manual_seed(random_stream(run.seed, "weights").initial_seed())
-        network = run.task.network(run.cell)
+        if os.path.lexists(directory / CHECKPOINT):
+            network = run.task.network(run.cell)  # for the weights of the checkpoint
+        else:
+            network = first_network(run.task, run.cell, run.seed)
         recorder = fit(run, network, directory, device, report, log)
         tests = test(recorder, device, report)
         if log is not None:

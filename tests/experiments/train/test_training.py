@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from brc_pytorch import ops
-from brc_pytorch.experiments import files
+from brc_pytorch.experiments import files, weights
 from brc_pytorch.experiments.tasks import BinaryAdditionTask, CopyFirstInputTask, random_stream
-from brc_pytorch.experiments.train import fit, machine, recorder, weights
+from brc_pytorch.experiments.train import fit, machine, recorder
 from brc_pytorch.experiments.train.run import Run
 from brc_pytorch.experiments.train.training import train
 
