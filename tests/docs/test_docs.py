@@ -31,6 +31,7 @@ EXTRAS = [
     ROOT / "brc_pytorch" / "experiments",
     ROOT / "brc_pytorch" / "interop" / "gymnasium.py",
     ROOT / "brc_pytorch" / "interop" / "onnx.py",
+    ROOT / "brc_pytorch" / "interop" / "torchrl.py",
     ROOT / "brc_pytorch" / "ops" / "triton",  # imported where a GPU is in use
 ]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
