@@ -154,6 +154,30 @@ def test_published_figures_are_those_of_the_data():
             assert [*compress(row, kept)] in shown
 
 
+def test_figures_by_cell_are_those_of_the_data():
+    """The tables with a column a cell, of the page on the paper and of the README."""
+    data = ROOT / "docs" / "results" / "data"
+    others = read_others(ROOT / "docs" / "results" / "brc-pytorch-0.1.3.json")
+    found = {}
+    for name in ("binary-addition", "copy-first-input"):
+        for comparison in compare(read_experiment(data / name), others):
+            for *setting, cell, _, here, _ in comparison.table.rows:
+                found.setdefault((name, *setting), {})[cell] = here
+    shown = rows(ROOT / "docs" / "paper.md")
+    for (name, *setting), values in found.items():
+        if setting != ["5", "2"]:  # iterations, which another table has
+            row = [setting[0], *values.values()]
+            assert [*values] == ["LSTM", "GRU", "BRC", "nBRC"]
+            assert row in shown, (name, setting)
+    images = summarise(read_experiment(data / "sequential-mnist"))
+    accuracy = images.columns.index("% test accuracy")
+    assert [row[accuracy] for row in images.rows] in shown
+    page = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    noise = summarise(read_experiment(data / "denoising"))
+    errors = [row[noise.columns.index("test MSE")] for row in noise.rows]
+    assert "the error of BRC is {} on the test sequences, that\nof nBRC {},".format(*errors) in page
+
+
 def test_the_speed_shown_is_that_of_the_data():
     path = ROOT / "benchmarks" / "report.py"
     spec = importlib.util.spec_from_file_location("benchmark_report", path)
