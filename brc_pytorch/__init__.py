@@ -13,6 +13,7 @@ from brc_pytorch.layers import (
     NeuromodulatedBistableRecurrentCell,
     PeepholeLSTMCell,
     SelectItem,
+    check_cell,
 )
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "NeuromodulatedBistableRecurrentCell",
     "PeepholeLSTMCell",
     "SelectItem",
+    "check_cell",
 ]
 
 try:

@@ -1,6 +1,7 @@
 """Floor 2: the cells as modules, and networks made of any cell."""
 
 from brc_pytorch.layers.brc_layer import BistableRecurrentCell
+from brc_pytorch.layers.check_cell import check_cell
 from brc_pytorch.layers.double import DoubleCell
 from brc_pytorch.layers.multilayer_rnnbase import MultiLayerBase
 from brc_pytorch.layers.neuromodulated_brc_layer import NeuromodulatedBistableRecurrentCell
@@ -20,4 +21,5 @@ __all__ = [
     "NeuromodulatedBistableRecurrentCell",
     "PeepholeLSTMCell",
     "SelectItem",
+    "check_cell",
 ]

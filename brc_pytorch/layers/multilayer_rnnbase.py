@@ -70,7 +70,8 @@ class MultiLayerBase(Stack):
         cells: one cell a layer, from the first layer on: modules with ``forward(input_t, state)``
             that returns the next state, (B, H), or a pair of these, hidden state first. In a
             bidirectional network cells from layer 2 on take ``2 * hidden_size`` inputs. A cell may
-            offer ``scan`` and ``gates`` as :class:`BistableRecurrentCell` does.
+            offer ``scan`` and ``gates`` as :class:`BistableRecurrentCell` does;
+            :func:`check_cell` tests one of your own.
         hidden_size: H, that of every cell.
         batch_first: input and output are (B, T, *) if True, (T, B, *) otherwise; the states are not
             concerned. Default: True.

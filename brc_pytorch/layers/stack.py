@@ -241,7 +241,7 @@ def _scan(
     """Run one cell, by its own scan, torch's kernels or single steps."""
     arguments = (input, state, lengths, reverse)
     if not _is_stepwise(cell):
-        if _defines(type(cell), "scan", "forward"):
+        if defines(type(cell), "scan", "forward"):
             if not resets or takes_resets(cell.scan):  # type: ignore[arg-type]
                 return cell.scan(*arguments, *resets)  # type: ignore[operator, no-any-return]
         elif (of_torch := torch_cell(cell)) is not None:
@@ -262,9 +262,9 @@ def _cells_that_scan_layers(cells: Sequence[Any]) -> Sequence[Any] | None:
             return None
     if _is_stepwise(*cells):
         return None
-    if _defines(kind, "scan_layers", "scan", "forward"):
+    if defines(kind, "scan_layers", "scan", "forward"):
         return cells
-    if _defines(kind, "scan", "forward"):
+    if defines(kind, "scan", "forward"):
         return None
     of_torch = [torch_cell(cell) for cell in cells]
     return None if None in of_torch else of_torch
@@ -285,7 +285,7 @@ def _is_stepwise(*cells: nn.Module) -> bool:
     return False
 
 
-def _defines(kind: type, name: str, *others: str) -> bool:
+def defines(kind: type, name: str, *others: str) -> bool:
     """Whether a type has a method of this name that is at least as specific as the others."""
     # Not vars(): before torch 2.9 torch.compile could not trace it.
     for base in kind.__mro__:

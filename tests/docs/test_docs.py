@@ -226,6 +226,7 @@ LAYERS = {
     "NeuromodulatedBistableRecurrentCell",
     "PeepholeLSTMCell",
     "SelectItem",
+    "check_cell",
 }
 EXPORTS = {
     "brc_pytorch": LAYERS,
