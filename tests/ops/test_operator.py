@@ -169,7 +169,6 @@ def test_missing_kernels_are_announced_once(monkeypatch):
         ("bias", torch.randn(16), r"bias: expected shape \(32,\), got \(16,\)"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:brc_pytorch's kernels for cpu")
 def test_bad_input_of_a_recurrence_with_two_states_is_named(name, bad, expected):
     given = {
         "input": torch.randn(5, 2, 3),

@@ -15,7 +15,6 @@ STEPS = {"BRC": ops.brc_step, "nBRC": ops.nbrc_step}
 GATES = {"BRC": ops.brc_gates, "nBRC": ops.nbrc_gates}
 TORCHS = {"GRU": nn.GRU, "LSTM": nn.LSTM}
 RECURRENCES = [*BISTABLE, *TORCHS]
-pytestmark = pytest.mark.filterwarnings("ignore:brc_pytorch's kernels for cpu")
 
 
 def states_of(recurrence):

@@ -45,12 +45,11 @@ def _describe(call: Call, kept_steps: int) -> tuple[interface.Layer, list[Tensor
     hidden, size = states.shape[2], input.element_size()
     states = states.contiguous()
     lengths = None if lengths is None else lengths.to("cpu", torch.int64).contiguous()
-    held: list[Tensor | None] = [states, lengths]
+    # Of the matrices any strides will do.
+    parameters = [each if each.dim() > 1 else each.contiguous() for each in parameters]
     # Where each gate's (*, H) begins in each parameter's (*, gates * H).
     pointers: list[tuple[int, ...]] = []
-    for parameter in parameters:
-        stacked = parameter if parameter.dim() > 1 else parameter.contiguous()
-        held.append(stacked)
+    for stacked in parameters:
         first, step = stacked.data_ptr(), hidden * stacked.stride(-1) * size
         gates = stacked.shape[-1] // max(hidden, 1)
         pointers.append(tuple([first + gate * step for gate in range(gates)]))
@@ -78,7 +77,7 @@ def _describe(call: Call, kept_steps: int) -> tuple[interface.Layer, list[Tensor
         torch.get_num_threads(),
         interface.chosen.instruction_set,
     )
-    return layer, held
+    return layer, [states, lengths, *parameters]
 
 
 def _no_memory() -> MemoryError:
