@@ -46,6 +46,17 @@ def torch_networks(inputs: int, hidden: int) -> dict[str, nn.Module]:
     return {"nn.GRU": nn.GRU(inputs, hidden, LAYERS), "nn.LSTM": nn.LSTM(inputs, hidden, LAYERS)}
 
 
+def torch_networks_in_our_kernels(theirs: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """GRU and LSTM with the weights of torch's."""
+    networks: dict[str, nn.Module] = {}
+    for network_type in (brc_pytorch.GRU, brc_pytorch.LSTM):
+        source = theirs[f"nn.{network_type.__name__}"]
+        network = network_type(source.input_size, source.hidden_size, LAYERS)
+        network.load_state_dict(source.state_dict())
+        networks[network_type.__name__] = network
+    return networks
+
+
 def predecessors(folder: Path, ours: dict[str, nn.Module]) -> dict[str, nn.Module]:
     """brc-pytorch 0.1.3, installed apart in a folder, with our weights.
 

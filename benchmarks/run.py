@@ -30,7 +30,9 @@ from brc_pytorch.ops import cpu
 # OpenMP's threads look for work for some milliseconds after a call, on the next network's time.
 PAUSE = 0.02
 RESULTS = Path(__file__).parents[1] / "docs" / "benchmarks.json"
-OURS = ("nBRC", "BRC")
+OURS = ("nBRC", "BRC", "GRU", "LSTM")
+# What they are compared with before they are timed, where it goes by another name.
+EQUALS = {"GRU": "nn.GRU", "LSTM": "nn.LSTM"}
 
 
 def step(network: nn.Module, input: torch.Tensor, loss: str | None) -> None:
@@ -45,18 +47,20 @@ def step(network: nn.Module, input: torch.Tensor, loss: str | None) -> None:
     (output if loss == "all" else last[-1]).square().mean().backward()
 
 
-def check_agreement(networks: dict[str, nn.Module], case: Case) -> None:
+def check_agreement(networks: dict[str, nn.Module], case: Case, *, elsewhere: bool) -> None:
     """Refuse to time implementations of one recurrence that differ."""
     input = torch.randn(min(case.steps, 20), case.batch, case.inputs)
     forward = replace(case, loss=None)
     with torch.no_grad():
         outputs = {name: network(input)[0] for name, network in networks.items()}
-    outputs |= {
-        name: torch.from_numpy(np.array(turn()))
-        for name, turn in turns_elsewhere(networks, forward, input).items()
-    }
+    if elsewhere:
+        outputs |= {
+            name: torch.from_numpy(np.array(turn()))
+            for name, turn in turns_elsewhere(networks, forward, input).items()
+        }
     for name, output in outputs.items():
-        same = outputs[name.split(",")[0]]
+        network = name.split(",")[0]
+        same = outputs[EQUALS.get(network, network)]
         torch.testing.assert_close(output, same, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: n + m)
 
 
@@ -65,7 +69,11 @@ def turns_elsewhere(
 ) -> dict[str, Callable[[], Any]]:
     """The turns of the same networks in JAX and, without gradients, in ONNX Runtime."""
     found = {}
-    plain = {name: network for name, network in networks.items() if "," not in name}
+    plain = {
+        name: network
+        for name, network in networks.items()
+        if "," not in name and name not in EQUALS
+    }
     if importlib.util.find_spec("jax"):
         import jax_contenders  # noqa: PLC0415 - it cannot be had everywhere
 
@@ -80,16 +88,25 @@ def turns_elsewhere(
     return found
 
 
-def measure(case: Case, predecessor: Path | None) -> dict[str, Any]:
-    """Seconds of every network, by taking turns."""
+def plain_networks(inputs: int, hidden: int) -> dict[str, nn.Module]:
+    """Torch's networks, the same in our kernels, the bistable ones and these by the reference."""
+    theirs = contenders.torch_networks(inputs, hidden)
+    ours = contenders.torch_networks_in_our_kernels(theirs)
+    return theirs | ours | contenders.our_networks(inputs, hidden)
+
+
+def measure(case: Case, predecessor: Path | None, *, ours_alone: bool = False) -> dict[str, Any]:
+    """Seconds of every network, by taking turns; or of ours and torch's alone."""
     torch.manual_seed(0)
-    ours = contenders.our_networks(case.inputs, case.hidden)
-    networks = contenders.torch_networks(case.inputs, case.hidden) | ours
-    if case.slow_rounds:
+    networks = plain_networks(case.inputs, case.hidden)
+    if ours_alone:
+        networks = {name: networks[name] for name in ("nn.GRU", "nn.LSTM", *OURS)}
+    elif case.slow_rounds:
+        ours = {name: networks[name] for name in ("nBRC", "BRC")}
         networks |= contenders.torchrecurrent_networks(ours)
         if predecessor:
             networks |= contenders.predecessors(predecessor, ours)
-    check_agreement(networks, case)
+    check_agreement(networks, case, elsewhere=not ours_alone)
     input = torch.randn(case.steps, case.batch, case.inputs)
     turns: dict[str, Callable[[], Any]] = {
         name: lambda network=network: step(network, input, case.loss)
@@ -97,7 +114,18 @@ def measure(case: Case, predecessor: Path | None) -> dict[str, Any]:
         if case.slow_rounds or "," not in name
     }
     looped = {name for name in turns if "," in name}
-    turns |= turns_elsewhere(networks, case, input)
+    if not ours_alone:
+        turns |= turns_elsewhere(networks, case, input)
+    medians = timed(turns, looped, case)
+    for name, median in medians.items():
+        ratio = medians["nn.GRU"] / median
+        sys.stdout.write(f"{case.name:32s}{name:30s}{median * 1e3:12.3f} ms  x{ratio:.2f}\n")
+    sys.stdout.flush()
+    return {**asdict(case), "seconds": medians}
+
+
+def timed(turns: dict[str, Callable[[], Any]], looped: set[str], case: Case) -> dict[str, float]:
+    """The median seconds of each turn's calls; those that are looped have fewer turns."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for turn in range(-1, case.rounds):  # the first turn warms up
         for name, call in turns.items():
@@ -111,12 +139,7 @@ def measure(case: Case, predecessor: Path | None) -> dict[str, Any]:
             if turn >= 0:
                 seconds[name].append((time.perf_counter() - start) / case.calls)
     torch.set_flush_denormal(True)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    for name, median in medians.items():
-        ratio = medians["nn.GRU"] / median
-        sys.stdout.write(f"{case.name:32s}{name:30s}{median * 1e3:12.3f} ms  x{ratio:.2f}\n")
-    sys.stdout.flush()
-    return {**asdict(case), "seconds": medians}
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def floor(rate: float, bandwidth: float) -> dict[str, float]:
@@ -176,7 +199,7 @@ def seconds_of_long_sequences() -> list[dict[str, Any]]:
     networks = contenders.our_networks(1, 16)
     for steps in (10**4, 10**5, 10**6):
         input, seconds = torch.randn(steps, 1, 1), {}
-        for name in OURS:
+        for name in ("nBRC", "BRC"):
             times = []
             for _ in range(3):
                 start = time.perf_counter()
@@ -199,7 +222,7 @@ def peak_memories() -> list[dict[str, Any]]:
     """The same of every network and size that the tables show."""
     rows = []
     for steps, batch, hidden in ((300, 100, 100), (1200, 100, 100), (10**5, 1, 16), (10**6, 1, 16)):
-        names = [*OURS] + (["nn.GRU", "nn.LSTM"] if steps < 10**5 else [])
+        names = [*OURS, "nn.GRU", "nn.LSTM"] if steps < 10**5 else ["nBRC", "BRC"]
         peaks = {name: peak_memory(name, steps, batch, hidden) for name in names}
         sys.stdout.write(f"peak MiB, T{steps} B{batch} H{hidden}: {peaks}\n")
         rows.append({"steps": steps, "batch": batch, "hidden": hidden, "mib": peaks})
@@ -208,7 +231,7 @@ def peak_memories() -> list[dict[str, Any]]:
 
 def print_peak_memory(name: str, steps: int, batch: int, hidden: int) -> None:
     """The work of that process; Linux alone tells."""
-    networks = contenders.our_networks(1, hidden) | contenders.torch_networks(1, hidden)
+    networks = plain_networks(1, hidden)
     step(networks[name], torch.randn(3, batch, 1), "last")  # loads what is loaded once
     input = torch.randn(steps, batch, 1)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
@@ -262,7 +285,7 @@ def main() -> None:
     results["cases"] = [measure(case, arguments.predecessor) for case in cases]
     if cpu.instruction_sets()[0] == "avx512":
         with cpu.instruction_set("avx2"):
-            results["avx2"] = [measure(replace(case, slow_rounds=0), None) for case in cases]
+            results["avx2"] = [measure(case, None, ours_alone=True) for case in cases]
     rates.append(hardware())
     best = {key: max(rate[key] for rate in rates) for key in rates[0]}
     results["hardware"] = best | {"floor": floor(best["operations"], best["bytes"])}
