@@ -60,8 +60,8 @@ class MultiLayerBase(Stack):
     """A network of layers and directions out of any recurrent cell.
 
     The outputs are those of :class:`torch.nn.GRU`, or of :class:`torch.nn.LSTM` for cells whose
-    state is a pair. Torch's own cells run in torch's fused kernels, ours in ours, any other step by
-    step.
+    state is a pair. Our cells and torch's GRU and LSTM run in our kernels, the latter in torch's
+    where there are none, and so does its plain RNN; any other cell runs step by step.
 
     Args:
         mode: a label, one of ``"GRU"``, ``"LSTM"``, ``"RNN"``, ``"BRC"``, ``"nBRC"``. It must not
