@@ -110,7 +110,7 @@ def blocks(*languages):
 
 @pytest.mark.parametrize(("language", "code"), blocks("toml", "yaml"))
 def test_documented_sweeps_are_read(language, code, tmp_path, monkeypatch):
-    (tmp_path / "leaky.py").write_text("class LeakyCell: ...")  # the cell of the README's own
+    (tmp_path / "leaky.py").write_text("class LeakyCell: ...")  # the cell of docs/your-own-cell.md
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / f"sweep.{language}"
     path.write_text(code)
@@ -163,12 +163,13 @@ def test_figures_by_cell_are_those_of_the_data():
         for comparison in compare(read_experiment(data / name), others):
             for *setting, cell, _, here, _ in comparison.table.rows:
                 found.setdefault((name, *setting), {})[cell] = here
-    shown = rows(ROOT / "docs" / "paper.md")
+    shown, in_readme = rows(ROOT / "docs" / "paper.md"), rows(ROOT / "README.md")
     for (name, *setting), values in found.items():
         if setting != ["5", "2"]:  # iterations, which another table has
             row = [setting[0], *values.values()]
             assert [*values] == ["LSTM", "GRU", "BRC", "nBRC"]
             assert row in shown, (name, setting)
+            assert row in in_readme, (name, setting)
     images = summarise(read_experiment(data / "sequential-mnist"))
     accuracy = images.columns.index("% test accuracy")
     assert [row[accuracy] for row in images.rows] in shown
