@@ -18,6 +18,7 @@ default_role = "literal"  # what a docstring has between single backquotes
 exclude_patterns = ["results/data"]
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = "brc_pytorch"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
