@@ -55,7 +55,7 @@ check: setup  ## lint, formatting, types
 	$(BIN)/mypy
 
 docs: setup  ## build the documentation site into build/docs
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
+	$(BIN)/sphinx-build --quiet --write-all --fail-on-warning --keep-going docs build/docs
 
 build/release-env/.ready: release/requirements.txt
 	$(PYTHON) -m venv build/release-env
