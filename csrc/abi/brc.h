@@ -42,6 +42,10 @@ typedef struct {
   int32_t reverse;          /* from each row's last step to its first */
   int32_t threads;          /* at most; small problems take fewer */
   int32_t instruction_set;  /* from brc_instruction_sets */
+  const uint8_t* resets;    /* (T, B), not 0 where a segment begins, or NULL for one of all steps */
+  int64_t resets_strides[2];
+  const void* reset_states[BRC_STATES]; /* (B, H) each, contiguous, or NULL for zero: what a segment
+                                           starts from, in reverse at its own last step */
 } brc_layer;
 
 typedef struct {
@@ -59,6 +63,7 @@ typedef struct {
   int64_t grad_memory_strides[2]; /* of (gates H) the last */
   void* grad_bias;              /* (gates H), up to the last that has one, or NULL */
   void* grad_memory_bias;       /* (gates H), those that it has a memory for, or NULL */
+  void* grad_reset_states;      /* (states, B, H), or NULL if there are none */
 } brc_gradients;
 
 /* The names of the cells: a comma-separated list whose position is `cell`. */

@@ -42,9 +42,11 @@ struct Backward {
     T* states;       // (S + 1, n, ld_states); the first are those before the first position at hand
     T* grad_output;  // (S, n, P)
     T* grad_states;  // (n, ld_states)
+    T* grad_reset;   // (n, ld_states), if there are reset states
+    T* after;        // (ld_states): a row's states where others stand in their place
     bool* is_large;  // (n): the row has states from which no gates can be recalled
 
-    Own(Arena& arena, const Sizes& plan)
+    Own(Arena& arena, const Sizes& plan, const brc_layer& layer)
         : kernel(arena.take<T>(plan.input, plan.ld_kernel)),
           memory(arena.take<T>(has_matrix ? plan.hidden : 1, plan.ld_memory)),
           bias(arena.take<T>(plan.ld_arguments)),
@@ -53,12 +55,15 @@ struct Backward {
           states(arena.take<T>(plan.positions + 1, plan.rows, plan.ld_states)),
           grad_output(arena.take<T>(plan.positions, plan.rows, plan.width)),
           grad_states(arena.take<T>(plan.rows, plan.ld_states)),
+          grad_reset(arena.take<T>(layer.reset_states[0] ? plan.rows : 0, plan.ld_states)),
+          after(arena.take<T>(plan.ld_states)),
           is_large(arena.take<bool>(plan.rows)) {}
 
-    void clear_gradients(const Sizes& plan) const {
+    void clear_gradients() const {
       std::memset(kernel, 0, size_t(reinterpret_cast<char*>(input) -
                                     reinterpret_cast<char*>(kernel)));
-      std::memset(grad_states, 0, size_t(plan.rows * plan.ld_states) * sizeof(T));
+      std::memset(grad_states, 0, size_t(reinterpret_cast<char*>(after) -
+                                         reinterpret_cast<char*>(grad_states)));
     }
   };
 
@@ -66,7 +71,7 @@ struct Backward {
     const Sizes plan(layer, rows);
     Arena shared(nullptr), own(nullptr);
     Shared(shared, plan);
-    Own(own, plan);
+    Own(own, plan, layer);
     return {shared.used(), own.used()};
   }
 
@@ -74,9 +79,13 @@ struct Backward {
   // A state lies between the one before it and a candidate, so none exceeds the larger of it and 1.
   static bool begin_large(const brc_layer& layer, Range rows) {
     constexpr T limit = Cell::largest_to_recall;
-    const T* const state = static_cast<const T*>(layer.initial_states[0]);
-    for (int64_t i = rows.first * layer.hidden_size; i < rows.last * layer.hidden_size; ++i)
-      if (!(state[i] >= -limit && state[i] <= limit)) return true;
+    const void* const firsts[] = {layer.initial_states[0], layer.reset_states[0]};
+    for (const void* const states : firsts) {
+      if (!states) continue;
+      const T* const state = static_cast<const T*>(states);
+      for (int64_t i = rows.first * layer.hidden_size; i < rows.last * layer.hidden_size; ++i)
+        if (!(state[i] >= -limit && state[i] <= limit)) return true;
+    }
     return false;
   }
 
@@ -93,8 +102,20 @@ struct Backward {
                       weights.memory_transposed);
   }
 
-  // The first states after positions first - 1 <= p < first + count come from the output, further
-  // ones from what was saved.
+  // A row's states after a position but the first, from what was saved.
+  static void copy_further_states(const Sequence& sequence, const Sizes& plan,
+                                  const brc_gradients& gradients, int64_t position, int64_t row,
+                                  T* states) {
+    const int64_t H = plan.hidden, P = plan.width;
+    for (int s = 1; s < shape.states; ++s)
+      copy_row(H, static_cast<const T*>(gradients.saved) +
+                      sequence.saved_offset(position, shape.saved * H) +
+                      (row * shape.saved + shape.saved - shape.states + s) * H,
+               1, states + s * P, P);
+  }
+
+  // The states before the positions first <= p < first + count, and behind them those after the
+  // last. The first states come from the output, further ones from what was saved.
   static void gather_states(const Sequence& sequence, const Sizes& plan,
                             const brc_gradients& gradients, int64_t first, int64_t count,
                             T* states) {
@@ -105,35 +126,32 @@ struct Backward {
       return states + ((position - first + 1) * plan.rows + row) * plan.ld_states;
     };
     const auto begin = [&](int64_t position, int64_t row) {
-      for (int s = 0; s < shape.states; ++s)
-        copy_row(H, static_cast<const T*>(layer.initial_states[s]) +
-                        (sequence.rows.first + row) * H,
-                 1, at(position, row) + s * P, P);
+      copy_states(sequence, layer.initial_states, shape.states, row, at(position, row), P);
     };
     const int64_t from = first > 0 ? first - 1 : 0;
     gather(sequence, static_cast<const T*>(gradients.output), strides, H, from,
            first + count - from, at(from, 0), plan.ld_states);
     for (int64_t p = from; shape.states > 1 && p < first + count; ++p)
       for (int64_t r = 0; r < plan.rows; ++r)
-        for (int s = 1; s < shape.states; ++s)
-          copy_row(H, static_cast<const T*>(gradients.saved) +
-                          sequence.saved_offset(p, shape.saved * H) +
-                          (r * shape.saved + shape.saved - shape.states + s) * H,
-                   1, at(p, r) + s * P, P);
+        copy_further_states(sequence, plan, gradients, p, r, at(p, r));
     if (first == 0)
       for (int64_t r = 0; r < plan.rows; ++r) begin(-1, r);
     if (layer.lengths && layer.reverse)  // a row keeps its first states until its data begins
       for (int64_t p = from; p < first + count; ++p)
         for (int64_t r = 0; r < plan.rows; ++r)
           if (!sequence.is_data(p, r)) begin(p, r);
+    for (int64_t p = first; layer.resets && p < first + count; ++p)
+      for (int64_t r = 0; r < plan.rows; ++r)
+        if (sequence.begins_anew(p, r))
+          copy_states(sequence, layer.reset_states, shape.states, r, at(p - 1, r), P);
   }
 
   // One row at one position: grad_states goes from the gradient of the states after it to that of
   // those before, without the part of a memory of matrices; arguments become their gradients.
   static void step_row(const Sizes& plan, const Weights<T, Cell>& weights, const T* before,
-                       const T* saved, const T* grad_output, T* arguments, T* grad_states) {
+                       const T* after, const T* saved, const T* grad_output, T* arguments,
+                       T* grad_states) {
     const int64_t H = plan.hidden, P = plan.width;
-    const T* const after = before + plan.rows * plan.ld_states;
     for_each_vector<T>(H, [&](auto width, int64_t j) {
       constexpr int N = width.value;
       const auto states = load_all<N, shape.states>(before + j, P);
@@ -209,21 +227,48 @@ struct Backward {
                                  ? static_cast<const T*>(gradients.saved) +
                                        sequence.saved_offset(first + i, shape.saved * H)
                                  : nullptr;
-      for (int64_t r = 0; r < n; ++r)
-        if (sequence.is_data(first + i, r))
-          step_row(plan, weights.forward, own.states + (i * n + r) * plan.ld_states,
-                   saved && !own.is_large[r] ? saved + r * shape.saved * H : nullptr,
-                   gradients.grad_output ? own.grad_output + (i * n + r) * P : nullptr,
-                   arguments + r * plan.ld_arguments, own.grad_states + r * plan.ld_states);
-        else
+      for (int64_t r = 0; r < n; ++r) {
+        if (!sequence.is_data(first + i, r)) {
           std::memset(arguments + r * plan.ld_arguments, 0,
                       size_t(plan.ld_arguments) * sizeof(T));
+          continue;
+        }
+        const T* const before = own.states + (i * n + r) * plan.ld_states;
+        const T* after = before + n * plan.ld_states;
+        if (i + 1 < count && sequence.begins_anew(first + i + 1, r)) {
+          copy_row(H, static_cast<const T*>(gradients.output) +
+                          (sequence.time(first + i) * sequence.layer.batch + sequence.rows.first +
+                           r) * H,
+                   1, own.after, P);
+          copy_further_states(sequence, plan, gradients, first + i, r, own.after);
+          after = own.after;
+        }
+        step_row(plan, weights.forward, before, after,
+                 saved && !own.is_large[r] ? saved + r * shape.saved * H : nullptr,
+                 gradients.grad_output ? own.grad_output + (i * n + r) * P : nullptr,
+                 arguments + r * plan.ld_arguments, own.grad_states + r * plan.ld_states);
+      }
       if constexpr (has_matrix)
         product<Left::rows, Right::packed>(n, H, shape.memory_gates * P,
                                            arguments + shape.first_memory_gate * P,
                                            plan.ld_arguments, weights.memory_transposed, 0,
                                            own.grad_states, plan.ld_states, own.grad_states,
                                            plan.ld_states);
+      if (sequence.layer.resets) divert(sequence, plan, first + i, own);
+    }
+  }
+
+  // What has come back to the states before a position is the reset states' in rows that began
+  // anew there, and nobody else's.
+  static void divert(const Sequence& sequence, const Sizes& plan, int64_t position,
+                     const Own& own) {
+    for (int64_t r = 0; r < plan.rows; ++r) {
+      if (!sequence.begins_anew(position, r)) continue;
+      T* const grad = own.grad_states + r * plan.ld_states;
+      if (sequence.layer.reset_states[0])
+        for (int64_t j = 0; j < plan.ld_states; ++j)
+          own.grad_reset[r * plan.ld_states + j] += grad[j];
+      std::memset(grad, 0, size_t(plan.ld_states) * sizeof(T));
     }
   }
 
@@ -233,11 +278,11 @@ struct Backward {
     const Sequence sequence{layer, rows};
     Arena shared_arena(const_cast<void*>(shared)), own_arena(own_memory);
     const Shared weights(shared_arena, plan);
-    const Own own(own_arena, plan);
+    const Own own(own_arena, plan, layer);
     const int64_t H = plan.hidden, P = plan.width, n = plan.rows;
     const int64_t state_size = layer.batch * H;
 
-    own.clear_gradients(plan);
+    own.clear_gradients();
     if (const T* const grad_last = static_cast<const T*>(gradients.grad_last))
       for (int64_t r = 0; r < n; ++r)
         for (int s = 0; s < shape.states; ++s)
@@ -276,11 +321,14 @@ struct Backward {
                 static_cast<T*>(gradients.grad_input), gradients.grad_input_strides);
       }
     }
-    T* const grad_initial = static_cast<T*>(gradients.grad_initial_states);
-    for (int64_t r = 0; r < n; ++r)
-      for (int s = 0; s < shape.states; ++s)
-        std::memcpy(grad_initial + s * state_size + (rows.first + r) * H,
-                    own.grad_states + r * plan.ld_states + s * P, size_t(H) * sizeof(T));
+    const auto write_states = [&](const T* from, void* to) {
+      for (int64_t r = 0; r < n; ++r)
+        for (int s = 0; s < shape.states; ++s)
+          std::memcpy(static_cast<T*>(to) + s * state_size + (rows.first + r) * H,
+                      from + r * plan.ld_states + s * P, size_t(H) * sizeof(T));
+    };
+    write_states(own.grad_states, gradients.grad_initial_states);
+    if (gradients.grad_reset_states) write_states(own.grad_reset, gradients.grad_reset_states);
   }
 
   // One gate's columns of a gradient without their padding, (rows, H).
@@ -306,7 +354,7 @@ struct Backward {
     const Sizes plan(layer, {0, 0});
     const auto of = [&](int thread) {
       Arena arena(own[thread]);
-      return Own(arena, plan);
+      return Own(arena, plan, layer);
     };
     const Own total = of(0);
     const int64_t size = reinterpret_cast<char*>(total.input) -

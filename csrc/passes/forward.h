@@ -15,10 +15,12 @@ struct Forward {
   struct Arguments {
     T* arguments;  // (S, n, ld_arguments)
     T* input;      // (S, n, ld_input), unless the layer below has it
+    T* kept;       // (n, ld_states): what stands aside for reset states, if there are resets
 
-    Arguments(Arena& arena, const Sizes& plan)
+    Arguments(Arena& arena, const Sizes& plan, const brc_layer& layer)
         : arguments(arena.take<T>(plan.positions, plan.rows, plan.ld_arguments)),
-          input(arena.take<T>(plan.positions, plan.rows, plan.ld_input)) {}
+          input(arena.take<T>(plan.positions, plan.rows, plan.ld_input)),
+          kept(arena.take<T>(layer.resets ? plan.rows : 0, plan.ld_states)) {}
   };
 
   // One buffer of states, (S + 1, n, ld_states): the first are those before the chunk.
@@ -39,7 +41,7 @@ struct Forward {
 
     Arguments arguments() const {
       Arena arena(of.arguments[number % 2]);
-      return Arguments(arena, plan);
+      return Arguments(arena, plan, *of.layer);
     }
     T* states(int64_t chunk) const { return static_cast<T*>(of.states[chunk % 2]); }
 
@@ -60,7 +62,7 @@ struct Forward {
     const Sizes plan(layer, rows, longest_chunk);
     Arena weights(nullptr), arguments(nullptr), states(nullptr);
     Weights<T, Cell>(weights, plan);
-    Arguments(arguments, plan);
+    Arguments(arguments, plan, layer);
     take_states(states, plan);
     const int64_t chunks = (layer.steps + plan.positions - 1) / plan.positions;
     return {chunks, weights.used(), arguments.used(), states.used()};
@@ -126,6 +128,25 @@ struct Forward {
     }
   }
 
+  // Puts reset states in the place of the states before a position, in the rows that begin anew.
+  static void reset(const Chunk& chunk, int64_t position, T* before, T* kept) {
+    const int64_t ld = chunk.plan.ld_states;
+    for (int64_t r = 0; r < chunk.plan.rows; ++r)
+      if (chunk.sequence.begins_anew(position, r)) {
+        std::memcpy(kept + r * ld, before + r * ld, size_t(ld) * sizeof(T));
+        copy_states(chunk.sequence, chunk.of.layer->reset_states, shape.states, r, before + r * ld,
+                    chunk.plan.width);
+      }
+  }
+
+  // Puts back what was there: they are the states after the position before, which others read.
+  static void restore(const Chunk& chunk, int64_t position, T* before, const T* kept) {
+    const int64_t ld = chunk.plan.ld_states;
+    for (int64_t r = 0; r < chunk.plan.rows; ++r)
+      if (chunk.sequence.begins_anew(position, r))
+        std::memcpy(before + r * ld, kept + r * ld, size_t(ld) * sizeof(T));
+  }
+
   static void step(const LayerRows& of, int64_t number) noexcept {
     const Chunk chunk(of, number);
     const Sizes& plan = chunk.plan;
@@ -133,21 +154,23 @@ struct Forward {
     const int64_t H = plan.hidden, P = plan.width, row = of.rows.first;
     const int64_t state_size = plan.rows * plan.ld_states;
     T* const states = chunk.states(number);
-    T* arguments = chunk.arguments().arguments;
+    const Arguments own = chunk.arguments();
+    T* arguments = own.arguments;
 
     if (number == 0)
       for (int64_t r = 0; r < plan.rows; ++r)
-        for (int s = 0; s < shape.states; ++s)
-          copy_row(H, static_cast<const T*>(layer.initial_states[s]) + (row + r) * H, 1,
-                   states + r * plan.ld_states + s * P, P);
+        copy_states(chunk.sequence, layer.initial_states, shape.states, r,
+                    states + r * plan.ld_states, P);
     for (int64_t i = 0; i < chunk.count; ++i, arguments += plan.rows * plan.ld_arguments) {
       const int64_t position = chunk.first + i;
       T* const saved = chunk.sequence.is_saved(position)
                            ? static_cast<T*>(of.saved) +
                                  chunk.sequence.saved_offset(position, shape.saved * H)
                            : nullptr;
-      advance(chunk, position, arguments, states + i * state_size, states + (i + 1) * state_size,
-              saved);
+      T* const before = states + i * state_size;
+      if (layer.resets) reset(chunk, position, before, own.kept);
+      advance(chunk, position, arguments, before, before + state_size, saved);
+      if (layer.resets) restore(chunk, position, before, own.kept);
     }
     if (of.output) {
       const int64_t strides[] = {layer.batch * H, H, 1};

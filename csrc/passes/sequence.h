@@ -24,13 +24,25 @@ struct Sequence {
     const int64_t skipped = layer.reverse ? 0 : layer.steps - layer.saved_steps;
     return ((time(position) - skipped) * layer.batch + rows.first) * width;
   }
-  bool is_data(int64_t position, int64_t row) const {
-    return !layer.lengths || time(position) < layer.lengths[rows.first + row];
+  bool is_data(int64_t position, int64_t row) const { return has_data(time(position), row); }
+  // Whether a row starts a position from its reset states: a segment begins there, or in reverse
+  // behind it.
+  bool begins_anew(int64_t position, int64_t row) const {
+    if (!layer.resets) return false;
+    const int64_t begin = time(position) + (layer.reverse ? 1 : 0);
+    return begin < layer.steps && has_data(begin, row) &&
+           layer.resets[begin * layer.resets_strides[0] +
+                        (rows.first + row) * layer.resets_strides[1]];
   }
   // Whether the rows of one position are one block, in the tensor as in a buffer of that width.
   bool is_dense(const int64_t* strides, int64_t size, int64_t width) const {
     const bool is_empty = size == 0 || rows.first == rows.last;
     return !layer.lengths && !is_empty && strides[2] == 1 && strides[1] == size && width == size;
+  }
+
+ private:
+  bool has_data(int64_t time, int64_t row) const {
+    return !layer.lengths || time < layer.lengths[rows.first + row];
   }
 };
 
@@ -42,6 +54,18 @@ inline void copy_row(int64_t count, const T* from, int64_t stride, T* to, int64_
   else
     for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
   for (int64_t i = count; i < width; ++i) to[i] = 0;
+}
+
+// A row's states out of tensors (B, H), NULL for zero, side by side in `width` columns each.
+template <class T>
+void copy_states(const Sequence& sequence, const void* const* from, int states, int64_t row, T* to,
+                 int64_t width) {
+  const int64_t H = sequence.layer.hidden_size, first = (sequence.rows.first + row) * H;
+  for (int s = 0; s < states; ++s)
+    if (from[s])
+      copy_row(H, static_cast<const T*>(from[s]) + first, 1, to + s * width, width);
+    else
+      std::memset(to + s * width, 0, size_t(width) * sizeof(T));
 }
 
 // Positions first <= p < first + count of a (T, B, size) tensor into rows of `width`; zero where a

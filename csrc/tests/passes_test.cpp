@@ -66,7 +66,7 @@ void check_layers(Checks& checks, const char* name, Case c, int instruction_set,
   std::vector<std::vector<T>> last_in_turn, last(states, std::vector<T>(count * B * H));
   std::vector<brc_layer> layers;
   for (int l = 0; l < count; ++l) {
-    problems[l].lengths = problems[0].lengths;
+    problems[l].lengths = problems[0].lengths, problems[l].resets = problems[0].resets;
     layers.push_back(problems[l].describe(instruction_set, threads));
     if (l > 0) layers[l].input = nullptr;
     if (l > 0) problems[l].inputs[0] = expected;
@@ -107,14 +107,14 @@ void test_passes(Checks& checks) {
                                     {400, 2, 3, 70}, {100, 1, 5, 259}};
   for (int set = 0; set < sets; ++set)
     for (const auto& [steps, batch, input, hidden] : shapes)
-      for (int options = 0; options < 8 * count; ++options) {
-        const int number = options % count;
+      for (int options = 0; options < 16 * count; ++options) {
+        const int number = options % count, flags = options / count;
         const Cell& cell = cells[number];
         // A cell of several states saves all steps or none, and without them has no gradients.
-        const bool saves_all = options & 8 || cell.states > 1;
-        const Case c{steps, batch, input, hidden, number, bool(options & 2), bool(options & 4),
-                     bool(options & 8), saves_all ? steps : steps * (options % 3) / 3,
-                     cell.biases[options % 3]};
+        const bool saves_all = flags & 4 || cell.states > 1;
+        const Case c{steps, batch, input, hidden, number, bool(flags & 1), bool(flags & 2),
+                     bool(flags & 4), saves_all ? steps : steps * (options % 3) / 3,
+                     cell.biases[options % 3], bool(flags & 8)};
         if (hidden >= 64 && options % 5) continue;  // takes long
         char name[160];
         std::snprintf(name, sizeof name,

@@ -34,6 +34,7 @@ struct Case {
   bool reverse, with_lengths, is_transposed;  // the last: kernel and memory lie by columns
   std::int64_t saved_steps;
   int biases;
+  bool with_resets = false;
 
   const Cell& of_cell() const { return cells[cell]; }
 };
@@ -60,8 +61,9 @@ inline void update(const Cell& cell, const double* x, const double* m, double* s
 template <class T>
 struct Problem {
   Case c;
-  std::vector<std::vector<T>> inputs;  // input, states, kernel, memory, bias
+  std::vector<std::vector<T>> inputs;  // input, states, kernel, memory, bias, reset states
   std::vector<std::int64_t> lengths;
+  std::vector<std::uint8_t> resets;
   std::vector<T> cotangent_output, cotangent_last;
 
   Problem(const Case& c, unsigned seed) : c(c) {
@@ -77,13 +79,20 @@ struct Problem {
     inputs = {draw(T_ * B * I, 1), draw(cell.states * B * H, 0.5),
               draw(I * cell.kernel_gates * H, 1 / std::sqrt(1. + I)),
               draw((cell.has_matrix ? H : 1) * cell.memory_gates * H, 1 / std::sqrt(1. + H)),
-              draw(c.biases * H, 0.5)};
+              draw(c.biases * H, 0.5), draw(c.with_resets ? cell.states * B * H : 0, 0.5)};
     cotangent_output = draw(T_ * B * H, 1);
     cotangent_last = draw(cell.states * B * H, 1);
     for (std::int64_t b = 0; b < B; ++b) lengths.push_back(std::int64_t(random() % (T_ + 1)));
+    for (std::int64_t i = 0; i < T_ * B; ++i) resets.push_back(random() % 4 == 0);
   }
 
   bool is_data(std::int64_t t, std::int64_t b) const { return !c.with_lengths || t < lengths[b]; }
+
+  // Whether a segment begins at this step, or in reverse behind it.
+  bool begins_anew(std::int64_t t, std::int64_t b) const {
+    const std::int64_t begin = t + c.reverse;
+    return c.with_resets && begin < c.steps && is_data(begin, b) && resets[begin * c.batch + b];
+  }
 
   // How rows and columns of the kernel, or of a memory that is a matrix, lie.
   void strides(std::int64_t rows, int gates, std::int64_t (&strides)[2]) const {
@@ -111,6 +120,9 @@ struct Problem {
       for (std::int64_t b = 0; b < B; ++b) {
         const std::int64_t t = c.reverse ? c.steps - 1 - p : p;
         if (!is_data(t, b)) continue;
+        for (int s = 0; begins_anew(t, b) && s < cell.states; ++s)
+          for (std::int64_t j = (s * B + b) * H; j < (s * B + b + 1) * H; ++j)
+            states[j] = inputs[5][j];
         const std::vector<double> before(&states[0] + b * H, &states[0] + (b + 1) * H);
         for (std::int64_t j = 0; j < H; ++j) {
           double of_input[BRC_GATES] = {}, of_state[BRC_GATES] = {}, unit[BRC_STATES];
@@ -160,6 +172,11 @@ struct Problem {
           inputs[4].data() + gate * H;
     }
     layer.lengths = c.with_lengths ? lengths.data() : nullptr;
+    if (c.with_resets) {
+      layer.resets = resets.data();
+      layer.resets_strides[0] = B, layer.resets_strides[1] = 1;
+      for (int s = 0; s < cell.states; ++s) layer.reset_states[s] = inputs[5].data() + s * B * H;
+    }
     layer.saved_steps = c.saved_steps, layer.cell = c.cell, layer.is_double = sizeof(T) == 8;
     layer.reverse = c.reverse, layer.threads = threads, layer.instruction_set = instruction_set;
     return layer;
@@ -195,6 +212,7 @@ struct Problem {
     found.grad_kernel = gradients[2].data(), found.grad_memory = gradients[3].data();
     strides(I, cell.kernel_gates, found.grad_kernel_strides);
     memory_strides(found.grad_memory_strides);
+    if (c.with_resets) found.grad_reset_states = gradients[5].data();
     if (c.biases) found.grad_bias = gradients[4].data();
     if (c.biases > cell.kernel_gates)
       found.grad_memory_bias = gradients[4].data() + cell.kernel_gates * H;

@@ -15,9 +15,11 @@ def shapes_of(recurrence, inputs, hidden):
     return (count,) if count > 1 else (), kernel, memory, known.parameters[2].gates
 
 
-def run(recurrence, input, states, *parameters, **options):
+def run(recurrence, input, states, *parameters, reset_states=None, **options):
     """The output, and the last states as the first ones were given: several are one tensor."""
     if states.dim() < 3:
+        options["reset_state"] = reset_states
         return getattr(ops, recurrence)(input, states, *parameters, **options)
+    options["reset_states"] = None if reset_states is None else reset_states.unbind()
     output, last = getattr(ops, recurrence)(input, states.unbind(), *parameters, **options)
     return output, torch.stack(last)

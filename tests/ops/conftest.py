@@ -30,12 +30,14 @@ class Case:
     bias: int = 0  # which of the numbers of gates that may have one
     lengths: bool = False
     reverse: bool = False
+    resets: bool = False
+    reset_states: bool = False
     strided: bool = False
     device: str = "cpu"
     seed: int = 0
 
     def draw(self):
-        """The tensors in float64, rounded to the dtype: (input, states, kernel, memory, bias).
+        """Tensors in float64, rounded to the dtype, by name; other arguments; cotangents.
 
         Several states are one tensor (S, B, H), as are the last ones.
         """
@@ -48,16 +50,27 @@ class Case:
         hidden = self.hidden_size
         states, kernel, memory, biases = shapes_of(self.recurrence, self.input_size, hidden)
         bias_gates = biases[self.bias % len(biases)]
-        tensors = [
-            normal(self.steps, self.batch, self.input_size),
-            normal(*states, self.batch, hidden, scale=0.5),
-            normal(*kernel, scale=(1 + self.input_size) ** -0.5),
-            normal(*memory, scale=(1 + hidden) ** -0.5),
-            normal(bias_gates * hidden, scale=0.5) if bias_gates else None,
-        ]
+        tensors = {
+            "input": normal(self.steps, self.batch, self.input_size),
+            "states": normal(*states, self.batch, hidden, scale=0.5),
+            "kernel": normal(*kernel, scale=(1 + self.input_size) ** -0.5),
+            "memory": normal(*memory, scale=(1 + hidden) ** -0.5),
+        }
+        if bias_gates:
+            tensors["bias"] = normal(bias_gates * hidden, scale=0.5)
+        options = {"reverse": self.reverse}
         lengths = torch.randint(-1, self.steps + 2, (self.batch,), generator=generator)
+        if self.lengths:
+            options["lengths"] = lengths
         cotangents = normal(self.steps, self.batch, hidden), normal(*states, self.batch, hidden)
-        return tensors, lengths if self.lengths else None, cotangents
+        if self.resets:
+            resets = torch.rand(self.steps, self.batch, generator=generator) < 0.3
+            options["resets"] = resets.to(self.device)
+            if self.strided:
+                options["resets"] = options["resets"].t().contiguous().t()
+            if self.reset_states:
+                tensors["reset_states"] = normal(*states, self.batch, hidden, scale=0.5)
+        return tensors, options, cotangents
 
     def place(self, tensor, dtype):
         """The values where they are to be computed with; if so asked amid NaN, strided."""
@@ -68,23 +81,20 @@ class Case:
         return wide[tuple(slice(1, None, 2) for _ in tensor.shape)].copy_(tensor)
 
     def run(self, backend, dtype):
-        """Output, last state and the gradients of all tensors."""
-        tensors, lengths, cotangents = self.draw()
-        leaves = [
-            tensor if tensor is None else self.place(tensor, dtype).requires_grad_()
-            for tensor in tensors
-        ]
+        """Output, last state and the gradients of all tensors, by name."""
+        tensors, options, cotangents = self.draw()
+        leaves = {name: self.place(t, dtype).requires_grad_() for name, t in tensors.items()}
+        positional = [leaf for name, leaf in leaves.items() if name != "reset_states"]
+        options["reset_states"] = leaves.get("reset_states")
         with ops.backend(backend):
-            results = run(self.recurrence, *leaves, lengths=lengths, reverse=self.reverse)
+            output, last = run(self.recurrence, *positional, **options)
             gradients = torch.autograd.grad(
-                results,
-                [leaf for leaf in leaves if leaf is not None],
+                (output, last),
+                [*leaves.values()],
                 [self.place(cotangent, dtype) for cotangent in cotangents],
             )
-        return [*results, *gradients]
-
-
-NAMES = "output", "last", "grad input", "grad states", "grad kernel", "grad memory", "grad bias"
+        named = zip(leaves, gradients, strict=True)
+        return {"output": output, "last": last, **{f"grad {name}": g for name, g in named}}
 
 
 @pytest.fixture
@@ -106,8 +116,9 @@ def assert_parity(poisoned):  # noqa: ARG001 - for its effect
         naive = case.run("reference", case.dtype)
         got = case.run(backend, case.dtype)
         # Not each tensor's own: where the terms of a sum cancel, their rounding stays.
-        scale = max(want.abs().max() for want in exact if want.numel())
-        for name, want, rough, value in zip(NAMES, exact, naive, got, strict=False):
+        scale = max(want.abs().max() for want in exact.values() if want.numel())
+        for name, want in exact.items():
+            rough, value = naive[name], got[name]
             assert value.dtype == case.dtype, name
             assert value.shape == want.shape, name
             if want.numel() == 0:
@@ -138,6 +149,8 @@ def assert_parity_of_any_call(assert_parity):
             "bias": st.integers(0, 2),
             "lengths": st.booleans(),
             "reverse": st.booleans(),
+            "resets": st.booleans(),
+            "reset_states": st.booleans(),
             "strided": st.booleans(),
             "seed": st.integers(0, 2**31),
         }

@@ -77,7 +77,17 @@ def _describe(call: Call, kept_steps: int) -> tuple[interface.Layer, list[Tensor
         torch.get_num_threads(),
         interface.chosen.instruction_set,
     )
-    return layer, [states, lengths, *parameters]
+    reset_states = [] if call.reset_states is None else [*call.reset_states.contiguous()]
+    if call.resets is not None:
+        _describe_resets(layer, call.resets, reset_states)
+    return layer, [states, lengths, *parameters, *reset_states]
+
+
+def _describe_resets(layer: interface.Layer, resets: Tensor, states: Sequence[Tensor]) -> None:
+    """Add where segments begin and the states, each (B, H), that they start from."""
+    layer.resets = resets.data_ptr()
+    layer.resets_strides = resets.stride()
+    layer.reset_states = tuple(state.data_ptr() for state in states)
 
 
 def _no_memory() -> MemoryError:
@@ -134,6 +144,8 @@ def _backward(
         bias,
         memory_bias,
     )
+    if call.reset_states is not None:
+        arguments.grad_reset_states = gradients.reset_states.data_ptr()
     if interface.kernels.brc_backward(layer, arguments):  # type: ignore[union-attr]
         raise _no_memory()
 
@@ -144,8 +156,8 @@ def _layers(
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     lengths: Tensor | None,
-    resets: Tensor | None,  # noqa: ARG001 - it knows none
-    reset_states: Sequence[Tensor] | None,  # noqa: ARG001 - the same
+    resets: Tensor | None,
+    reset_states: Sequence[Tensor] | None,
     output: Tensor,
     last: list[Tensor],
 ) -> None:
@@ -178,6 +190,7 @@ def _layers(
         interface.chosen.instruction_set,
     )
     descriptions = (interface.Layer * layers)()
+    reset_states = [state.contiguous() for state in reset_states or ()]
     at = 0
     for layer in range(layers):
         of_parameters = []
@@ -203,6 +216,9 @@ def _layers(
             (0, *of_memory)[-2:],
             *shared,
         )
+        if resets is not None:
+            of_layer = [state[layer] for state in reset_states]
+            _describe_resets(descriptions[layer], resets, of_layer)
     if interface.kernels.brc_forward(  # type: ignore[union-attr]
         descriptions,
         layers,
@@ -224,5 +240,6 @@ if interface.kernels is not None:
             backward=_backward,
             saved_shape=_saved_shape,
             layers=_layers,
+            knows_resets=True,
         ),
     )

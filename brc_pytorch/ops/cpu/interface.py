@@ -37,6 +37,9 @@ class Layer(ctypes.Structure):
         ("reverse", ctypes.c_int32),
         ("threads", ctypes.c_int32),
         ("instruction_set", ctypes.c_int32),
+        ("resets", ctypes.c_void_p),
+        ("resets_strides", ctypes.c_int64 * 2),
+        ("reset_states", ctypes.c_void_p * _STATES),
     )
 
 
@@ -58,6 +61,7 @@ class Gradients(ctypes.Structure):
         ("grad_memory_strides", ctypes.c_int64 * 2),
         ("grad_bias", ctypes.c_void_p),
         ("grad_memory_bias", ctypes.c_void_p),
+        ("grad_reset_states", ctypes.c_void_p),
     )
 
 
