@@ -108,9 +108,14 @@ def mask_padding(input: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor 
     """
     if lengths is None:
         return input, None
-    steps = torch.arange(input.shape[0], device=input.device)
-    valid = (steps.unsqueeze(1) < lengths.to(input.device)).unsqueeze(-1)
+    valid = are_data(input, lengths)
     return torch.where(valid, input, 0), valid
+
+
+def are_data(input: Tensor, lengths: Tensor) -> Tensor:
+    """Which steps of each row of an input (T, B, *) are data, (T, B, 1) booleans."""
+    steps = torch.arange(input.shape[0], device=input.device)
+    return (steps.unsqueeze(1) < lengths.to(input.device)).unsqueeze(-1)
 
 
 def begin_anew(resets: Tensor, valid: Tensor | None, reverse: bool) -> Tensor:

@@ -116,9 +116,12 @@ def test_parity_of_any_call(assert_parity_of_any_call, recurrence, data):
 
 @narrow
 @pytest.mark.parametrize("hidden_size", [5, 129], ids=["small", "packed weights"])
-@pytest.mark.parametrize(("lengths", "reverse"), [(False, False), (True, True)])
+@pytest.mark.parametrize(
+    ("lengths", "reverse", "resets"),
+    [(False, False, False), (True, True, False), (True, True, True)],
+)
 def test_parity_of_narrow_types(
-    assert_parity, recurrence_of_any_design, dtype, hidden_size, lengths, reverse
+    assert_parity, recurrence_of_any_design, dtype, hidden_size, lengths, reverse, resets
 ):
     assert_parity(
         BACKEND,
@@ -128,19 +131,24 @@ def test_parity_of_narrow_types(
         hidden_size=hidden_size,
         lengths=lengths,
         reverse=reverse,
+        resets=resets,
+        reset_states=resets,
         device=DEVICE,
     )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("lengths", "reverse"), [(False, False), (False, True), (True, True)])
+@pytest.mark.parametrize("resets", [False, True])
 def test_a_sequence_of_several_spans(
-    assert_parity, monkeypatch, recurrence_of_any_design, dtype, lengths, reverse
+    assert_parity, monkeypatch, recurrence_of_any_design, dtype, lengths, reverse, resets
 ):
     monkeypatch.setattr(triton_backend, "_SPAN_BYTES", 3 * 3 * 3 * 5 * dtype.itemsize)
     input = torch.empty(7, 3, 2, dtype=dtype)
     spans = triton_backend._spans(
-        triton_backend._Inputs("nbrc", input, None, torch.empty(2, 15), None, None, None, reverse)
+        triton_backend._Inputs(
+            *("nbrc", input, None, torch.empty(2, 15), None, None, None, reverse, None, None)
+        )
     )
     assert sorted(spans) == [(0, 3), (3, 3), (6, 1)]
     assert_parity(
@@ -150,6 +158,8 @@ def test_a_sequence_of_several_spans(
         steps=7,
         lengths=lengths,
         reverse=reverse,
+        resets=resets,
+        reset_states=resets and reverse,
         strided=True,
         device=DEVICE,
     )

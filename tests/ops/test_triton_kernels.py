@@ -37,6 +37,7 @@ TYPES = {
     torch.float32: "*fp32",
     torch.float64: "*fp64",
     torch.int32: "*i32",
+    torch.int8: "*i8",
 }
 SHARED_MEMORY = 99 * 2**10  # what a program may have on compute capability 8.6
 
@@ -95,16 +96,24 @@ def stack_bytes(compiled, tmp_path):
     return int(re.search(r"STACK:(\d+)", usage)[1])
 
 
-def call(recurrence, hidden, dtype, batch=2, lengths=None, reverse=False, only_last=False):
+def call(
+    recurrence, hidden, dtype, batch=2, lengths=None, reverse=False, only_last=False, resets=False
+):
     """Forward and backward, on tensors whose values nobody reads."""
     memory = (hidden, 2 * hidden) if recurrence == "nbrc" else (2 * hidden,)
     shapes = (3, batch, 4), (batch, hidden), (4, 3 * hidden), memory, (2 * hidden,)
     input, h_0, *parameters = (torch.zeros(shape, dtype=dtype) for shape in shapes)
     known = RECURRENCES[recurrence]
+    reset_states = input.new_empty(0)
     given = Call(known, input, h_0[None], parameters, lengths, reverse)
+    if resets:
+        reset_states = h_0[None]
+        mask = torch.zeros(3, batch, dtype=torch.bool)
+        given = given._replace(resets=mask, reset_states=reset_states)
     output, last, saved = input.new_zeros(3, batch, hidden), h_0[None].clone(), input.new_empty(0)
     triton_backend.BACKEND.forward(given, output, last, saved)
-    gradients = Gradients(input.clone(), h_0[None].clone(), [p.clone() for p in parameters])
+    of_parameters = [parameter.clone() for parameter in parameters]
+    gradients = Gradients(input.clone(), h_0[None].clone(), of_parameters, reset_states.clone())
     grad_output = None if only_last else torch.zeros_like(output)
     triton_backend.BACKEND.backward(given, grad_output, last, output, saved, gradients)
 
@@ -152,6 +161,8 @@ def test_compiles_without_spilling_registers(
         {"lengths": torch.tensor([1, 3])},
         {"lengths": torch.tensor([1, 3]), "reverse": True},
         {"only_last": True},
+        {"resets": True},
+        {"resets": True, "reverse": True},
     ],
     ids=str,
 )

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from brc_pytorch.ops.backends import Backend, Call, Gradients, register_backend
-from brc_pytorch.ops.reference import mask_padding
+from brc_pytorch.ops.reference import are_data, begin_anew, mask_padding
 
 # The projected input of one span: with the states beside it, it stays in the second-level cache
 # (40 MiB on an A100, 50 on an H100) between the product that writes it and the kernel.
@@ -42,7 +42,10 @@ _RESIDENT_ROWS = 2048
 
 
 class _Inputs(NamedTuple):
-    """What a layer takes, as the kernels read it."""
+    """What a layer takes, as the kernels read it.
+
+    ``anew`` (T, B) is not 0 where a step starts from ``reset_state`` (B, H), None for zero.
+    """
 
     recurrence: str
     input: Tensor
@@ -52,6 +55,8 @@ class _Inputs(NamedTuple):
     bias: Tensor | None
     lengths: Tensor | None
     reverse: bool
+    anew: Tensor | None
+    reset_state: Tensor | None
 
 
 def _computed_in(dtype: torch.dtype) -> torch.dtype:
@@ -106,14 +111,34 @@ def _project(input: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _prepare(call: Call) -> _Inputs:
-    recurrence, input, states, (kernel, memory, *bias), lengths, reverse, *_ = call
+    recurrence, input, states, (kernel, memory, *bias), lengths, reverse, resets, reset = call
+    anew = None
+    if resets is not None:
+        valid = None if lengths is None else are_data(input, lengths)
+        anew = begin_anew(resets, valid, reverse).squeeze(-1).to(torch.int8).contiguous()
     if lengths is not None:
         lengths = lengths.to(input.device).clamp(0, input.shape[0]).to(torch.int32).contiguous()
     return _Inputs(
         recurrence.name,
         *(input, states[0].contiguous(), kernel, memory.contiguous(), bias[0] if bias else None),
-        *(lengths, reverse),
+        *(lengths, reverse, anew, None if reset is None else reset[0].contiguous()),
     )
+
+
+def _ends(inputs: _Inputs) -> Tensor | None:
+    """Where a segment ends: the step that is taken next starts anew, (T, B)."""
+    if inputs.anew is None:
+        return None
+    none = torch.zeros_like(inputs.anew[:1])
+    if inputs.reverse:
+        return torch.cat((none, inputs.anew[:-1]))
+    return torch.cat((inputs.anew[1:], none))
+
+
+def _first_anew(inputs: _Inputs) -> Tensor:
+    """Which rows start from the reset state at the first step to be taken, (B, 1) booleans."""
+    assert inputs.anew is not None  # noqa: S101 - asked only then
+    return inputs.anew[-1 if inputs.reverse else 0].unsqueeze(1) != 0
 
 
 def _forward(call: Call, output: Tensor, last: Tensor, saved: Tensor) -> None:  # noqa: ARG001 - nothing is saved
@@ -132,6 +157,7 @@ def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[T
     from brc_pytorch.ops.triton import kernels  # noqa: PLC0415 - where a GPU is in use
 
     memory, lengths, reverse = inputs.memory, inputs.lengths, inputs.reverse
+    resets = inputs.anew, inputs.reset_state
     steps, batch, hidden = output.shape
     if inputs.recurrence == "brc":
 
@@ -143,6 +169,7 @@ def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[T
                     state,
                     output,
                     lengths,
+                    *resets,
                     first,
                     len(arguments),
                     steps,
@@ -167,6 +194,7 @@ def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[T
                     state,
                     output,
                     lengths,
+                    *resets,
                     first,
                     len(arguments),
                     steps,
@@ -178,6 +206,10 @@ def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[T
 
         return walk_rows
 
+    if inputs.anew is not None:
+        reset = 0 if inputs.reset_state is None else inputs.reset_state.to(state.dtype)
+        state.copy_(torch.where(_first_anew(inputs), reset, state))
+    ends = _ends(inputs)
     narrow = state.to(output.dtype)
     feedback = output.new_empty(batch, 2 * hidden)
 
@@ -186,7 +218,7 @@ def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[T
         for step in reversed(order) if reverse else order:
             torch.mm(narrow, memory, out=feedback)
             kernels.nbrc_forward_step[_columns_grid(output)](
-                *(arguments, feedback, state, narrow, output, lengths),
+                *(arguments, feedback, state, narrow, output, lengths, ends, inputs.reset_state),
                 *(step, first, steps, batch, hidden),
                 **_COLUMNS_OPTIONS,
             )
@@ -195,7 +227,7 @@ def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[T
 
 
 def _write_outputs(inputs: _Inputs, output: Tensor, last: Tensor) -> None:
-    _, input, h_0, kernel, _, bias, _, _ = inputs
+    _, input, h_0, kernel, _, bias, *_ = inputs
     state = h_0.to(_computed_in(h_0.dtype), copy=True)
     walk = _forward_walk(inputs, state, output)
     for first, count in _spans(inputs):
@@ -212,7 +244,7 @@ def _backward(
     gradients: Gradients,
 ) -> None:
     if output.numel() == 0:
-        for gradient in (*gradients[:2], *gradients.parameters):
+        for gradient in gradients.tensors:
             gradient.zero_()
         if grad_last is not None:
             gradients.states.copy_(grad_last)
@@ -225,18 +257,22 @@ def _backward(
 def _states_before(inputs: _Inputs, output: Tensor, first: int, count: int) -> Tensor:
     """The states that the steps of a span start from, (count, B, H)."""
     h_0, lengths, reverse = inputs.h_0, inputs.lengths, inputs.reverse
-    if not reverse:
-        if first > 0:
-            return output[first - 1 : first - 1 + count]
-        return torch.cat((h_0.unsqueeze(0), output[: count - 1]))
-    states = output[first + 1 : first + 1 + count]
-    if first + count == len(output):
-        states = torch.cat((states, h_0.unsqueeze(0)))
-    if lengths is None:
+    if reverse:
+        states = output[first + 1 : first + 1 + count]
+        if first + count == len(output):
+            states = torch.cat((states, h_0.unsqueeze(0)))
+        if lengths is not None:
+            times = torch.arange(first, first + count, device=output.device)
+            is_first = times.unsqueeze(1) == lengths - 1
+            states = torch.where(is_first.unsqueeze(-1), h_0, states)
+    elif first > 0:
+        states = output[first - 1 : first - 1 + count]
+    else:
+        states = torch.cat((h_0.unsqueeze(0), output[: count - 1]))
+    if inputs.anew is None:
         return states
-    times = torch.arange(first, first + count, device=output.device)
-    begins = times.unsqueeze(1) == lengths - 1
-    return torch.where(begins.unsqueeze(-1), h_0, states)
+    anew = inputs.anew[first : first + count].unsqueeze(-1) != 0
+    return torch.where(anew, 0 if inputs.reset_state is None else inputs.reset_state, states)
 
 
 def _backward_walk(
@@ -244,6 +280,7 @@ def _backward_walk(
     output: Tensor,
     grad_output: Tensor | None,
     grad_state: Tensor,
+    grad_reset: Tensor | None,
     sums: Tensor | None,
 ) -> Callable[[Tensor, Tensor | None, int], None]:
     """How this layer walks back over a span: from its arguments, states before and first time.
@@ -252,7 +289,7 @@ def _backward_walk(
     """
     from brc_pytorch.ops.triton import kernels  # noqa: PLC0415 - where a GPU is in use
 
-    _, _, h_0, _, memory, _, lengths, reverse = inputs
+    _, _, h_0, _, memory, _, lengths, reverse, anew, reset_state = inputs
     steps, batch, hidden = output.shape
     cotangent = (grad_output, *((0, 0, 0) if grad_output is None else grad_output.stride()))
     if sums is not None:
@@ -260,7 +297,8 @@ def _backward_walk(
         def walk_columns(arguments: Tensor, states: Tensor | None, first: int) -> None:  # noqa: ARG001 - it finds them in the output
             kernels.brc_backward[_columns_grid(output)](
                 *(arguments, memory, h_0, output, *cotangent, grad_state, sums),
-                *(lengths, first, len(arguments), steps, batch, hidden),
+                *(lengths, anew, reset_state, grad_reset),
+                *(first, len(arguments), steps, batch, hidden),
                 **{"reverse": reverse, **_COLUMNS_OPTIONS},
             )
 
@@ -273,24 +311,32 @@ def _backward_walk(
 
         def walk_rows(arguments: Tensor, states: Tensor | None, first: int) -> None:
             kernels.nbrc_backward[batch,](
-                *(arguments, tiles, states, *cotangent, grad_state),
-                *(lengths, first, len(arguments), steps, batch, hidden),
+                *(arguments, tiles, states, *cotangent, grad_state, lengths, anew, grad_reset),
+                *(first, len(arguments), steps, batch, hidden),
                 **{"zero": 0, **options},
             )
 
         return walk_rows
+
+    ends = _ends(inputs)
 
     def walk_steps(arguments: Tensor, states: Tensor | None, first: int) -> None:
         feedback = output.new_zeros(batch, hidden)
         order = range(len(arguments))
         for step in order if reverse else reversed(order):
             kernels.nbrc_backward_step[_columns_grid(output)](
-                *(arguments, feedback, states, *cotangent, grad_state),
-                *(lengths, step, first, steps, batch, hidden),
+                *(arguments, feedback, states, *cotangent, grad_state, lengths, ends, grad_reset),
+                *(step, first, steps, batch, hidden),
                 **_COLUMNS_OPTIONS,
             )
             torch.mm(arguments[step, :, : 2 * hidden], memory.t(), out=feedback)
         grad_state.add_(feedback)
+        begins_sequence = first + len(arguments) == steps if reverse else first == 0
+        if anew is not None and begins_sequence:
+            is_anew = _first_anew(inputs)
+            if grad_reset is not None:
+                grad_reset.add_(torch.where(is_anew, grad_state, 0))
+            grad_state.masked_fill_(is_anew, 0)
 
     return walk_steps
 
@@ -309,19 +355,20 @@ def _write_gradients(
     grad_last: Tensor | None,
     gradients: Gradients,
 ) -> None:
-    recurrence, input, h_0, kernel, memory, bias, lengths, _ = inputs
+    recurrence, input, h_0, kernel, memory, bias, lengths, *_ = inputs
     batch, hidden = h_0.shape
     zeros = partial(torch.zeros, dtype=_computed_in(input.dtype), device=input.device)
     grad_state = zeros(h_0.shape)
     if grad_last is not None:
         grad_state.copy_(grad_last)
+    grad_reset = None if inputs.reset_state is None else zeros(h_0.shape)
     full = recurrence == "nbrc"  # a matrix of memory, not a vector
     sums = None if full else zeros((5, batch, hidden))
     total_kernel = zeros(kernel.shape)
     total_memory = zeros(memory.shape)
     total_bias = zeros((3 * hidden,))
 
-    walk = _backward_walk(inputs, output, grad_output, grad_state, sums)
+    walk = _backward_walk(inputs, output, grad_output, grad_state, grad_reset, sums)
     for first, count in reversed(_spans(inputs)):
         part = input[first : first + count]
         if lengths is not None:
@@ -347,12 +394,23 @@ def _write_gradients(
     if sums is not None:
         total = sums.sum(1)
         total_bias, total_memory = total[:3].flatten(), total[3:].flatten()
+    totals = total_kernel, total_memory, total_bias
+    _write_narrow(gradients, grad_state, grad_reset, totals)
+
+
+def _write_narrow(
+    gradients: Gradients,
+    grad_state: Tensor,
+    grad_reset: Tensor | None,
+    totals: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Write, in the tensors' own dtype, what was added up in a wider one."""
     gradients.states[0].copy_(grad_state)
-    grad_kernel, grad_memory, *grad_bias = gradients.parameters
-    grad_kernel.copy_(total_kernel)
-    grad_memory.copy_(total_memory)
-    for gradient in grad_bias:
-        gradient.copy_(total_bias[: gradient.shape[0]])
+    if grad_reset is not None:
+        gradients.reset_states[0].copy_(grad_reset)
+    # The bias, if there is one, may have fewer gates.
+    for gradient, total in zip(gradients.parameters, totals, strict=False):
+        gradient.copy_(total[: gradient.shape[0]])
 
 
 if importlib.util.find_spec("triton") is not None:
@@ -363,5 +421,6 @@ if importlib.util.find_spec("triton") is not None:
         forward=_forward,
         backward=_backward,
         saved_shape=lambda _: (0,),
+        knows_resets=True,
     )
     register_backend("cuda", BACKEND)

@@ -92,6 +92,31 @@ def load_length(lengths, row, steps, mask):
 
 
 @triton.jit
+def load_reset(reset_state, element, mask):
+    """The state that segments start from, of the type that it has, or zero."""
+    if reset_state is None:
+        state = tl.zeros(element.shape, tl.float32)
+    else:
+        state = tl.load(reset_state + element, mask=mask, other=0)
+    return state
+
+
+@triton.jit
+def load_begins(anew, at, mask):
+    """Which of the rows start from the reset state; ``at`` are their places in (T, B)."""
+    return mask & False if anew is None else tl.load(anew + at, mask=mask, other=0) != 0
+
+
+@triton.jit
+def divert(grad, begins, grad_reset, element):
+    """Add to the reset state's gradient what has come back to it, and take that from ``grad``."""
+    if grad_reset is not None:
+        at = grad_reset + element
+        tl.store(at, tl.load(at, mask=begins, other=0) + grad, mask=begins)
+    return tl.where(begins, 0, grad)
+
+
+@triton.jit
 def below(condition, element, count):
     """Which elements are below ``count``, all of it under a condition on the whole program."""
     return element < tl.where(condition, count, 0)

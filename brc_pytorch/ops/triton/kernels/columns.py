@@ -10,38 +10,39 @@ from brc_pytorch.ops.triton.kernels.arithmetic import (
     below,
     columns_of,
     differentiate,
+    divert,
     gates_of,
     load_arguments,
+    load_begins,
     load_length,
+    load_reset,
     step_at,
     store_arguments,
 )
 
 
 @triton.jit
-def _fetch(arguments, position, count, columns, batch, hidden, reverse: tl.constexpr):
-    element, _, _, column, _ = columns
+def _fetch(sources, position, span, columns, reverse: tl.constexpr):
+    arguments, anew = sources
+    first, count, batch, hidden = span
+    element, row, _, column, _ = columns
+    step = step_at(position, count, reverse)
     mask = below(position < count, element, batch * hidden)
-    return load_arguments(arguments, step_at(position, count, reverse), column, batch, hidden, mask)
+    begins = load_begins(anew, (first + step) * batch + row, mask)
+    return load_arguments(arguments, step, column, batch, hidden, mask), begins
 
 
 @triton.jit
 def _forward_step(
-    h,
-    arguments,
-    weights,
-    output,
-    position,
-    count,
-    first,
-    length,
-    columns,
-    size,
-    reverse: tl.constexpr,
+    h, fetched, weights, output, position, span, rows, columns, reverse: tl.constexpr
 ):
-    c, a, u = arguments
+    (c, a, u), begins = fetched
     w_c, w_a = weights
+    first, count, batch, hidden = span
+    length, reset = rows
     element, _, _, _, _ = columns
+    size = batch * hidden
+    h = tl.where(begins, reset, h)
     time = first + step_at(position, count, reverse)
     c, _, g = gates_of(c.to(h.dtype), a.to(h.dtype), u.to(h.dtype), w_c * h, w_a * h, h)
     inside = below(position < count, element, size)
@@ -58,6 +59,8 @@ def brc_forward(
     state,
     output,
     lengths,
+    anew,
+    reset_state,
     first,
     count,
     steps,
@@ -70,75 +73,71 @@ def brc_forward(
     batch = tl.cast(batch, tl.int64)
     columns = columns_of(batch, hidden, block)
     element, row, unit, _, exists = columns
-    size = batch * hidden
-    length = load_length(lengths, row, steps, exists)
     h = tl.load(state + element, mask=exists, other=0)
+    reset = load_reset(reset_state, element, exists).to(h.dtype)
+    rows = (load_length(lengths, row, steps, exists), reset)
+    span = (first, count, batch, hidden)
+    sources = (arguments, anew)
     w_c = tl.load(memory + unit, mask=exists, other=0).to(h.dtype)
     w_a = tl.load(memory + hidden + unit, mask=exists, other=0).to(h.dtype)
     weights = (w_c, w_a)
 
     # Four steps are on their way from memory while one is computed. The loop is written out, since
     # to pass a value on to the next variable would be to wait for it.
-    x0 = _fetch(arguments, 0, count, columns, batch, hidden, reverse)
-    x1 = _fetch(arguments, 1, count, columns, batch, hidden, reverse)
-    x2 = _fetch(arguments, 2, count, columns, batch, hidden, reverse)
-    x3 = _fetch(arguments, 3, count, columns, batch, hidden, reverse)
+    x0 = _fetch(sources, 0, span, columns, reverse)
+    x1 = _fetch(sources, 1, span, columns, reverse)
+    x2 = _fetch(sources, 2, span, columns, reverse)
+    x3 = _fetch(sources, 3, span, columns, reverse)
     for p in range(0, count, 4):
-        h = _forward_step(h, x0, weights, output, p, count, first, length, columns, size, reverse)
-        x0 = _fetch(arguments, p + 4, count, columns, batch, hidden, reverse)
-        h = _forward_step(
-            h, x1, weights, output, p + 1, count, first, length, columns, size, reverse
-        )
-        x1 = _fetch(arguments, p + 5, count, columns, batch, hidden, reverse)
-        h = _forward_step(
-            h, x2, weights, output, p + 2, count, first, length, columns, size, reverse
-        )
-        x2 = _fetch(arguments, p + 6, count, columns, batch, hidden, reverse)
-        h = _forward_step(
-            h, x3, weights, output, p + 3, count, first, length, columns, size, reverse
-        )
-        x3 = _fetch(arguments, p + 7, count, columns, batch, hidden, reverse)
+        h = _forward_step(h, x0, weights, output, p, span, rows, columns, reverse)
+        x0 = _fetch(sources, p + 4, span, columns, reverse)
+        h = _forward_step(h, x1, weights, output, p + 1, span, rows, columns, reverse)
+        x1 = _fetch(sources, p + 5, span, columns, reverse)
+        h = _forward_step(h, x2, weights, output, p + 2, span, rows, columns, reverse)
+        x2 = _fetch(sources, p + 6, span, columns, reverse)
+        h = _forward_step(h, x3, weights, output, p + 3, span, rows, columns, reverse)
+        x3 = _fetch(sources, p + 7, span, columns, reverse)
     tl.store(state + element, h, mask=exists)
 
 
 @triton.jit
 def _fetch_back(sources, position, span, rows, reverse: tl.constexpr):
     """What one step of the backward pass reads: arguments, h_{t-1} and the output's gradient."""
-    arguments, output, grad_output, stride_t, at_grad = sources
+    arguments, output, grad_output, stride_t, at_grad, anew = sources
     first, count, batch, hidden = span
-    columns, length, h_0 = rows
-    element, _, _, column, _ = columns
+    columns, length, h_0, reset = rows
+    element, row, _, column, _ = columns
     step = step_at(position, count, reverse)
     time = first + step
     mask = below(position >= 0, element, batch * hidden)
     x = load_arguments(arguments, step, column, batch, hidden, mask)
     # A row's data begins with its h_0: at its end where the time runs backwards.
     if reverse:
-        begins = time == length - 1
+        is_first = time == length - 1
         before = time + 1
     else:
-        begins = tl.zeros_like(element) == time
+        is_first = tl.zeros_like(element) == time
         before = time - 1
     mask = mask & (time < length)
+    begins = load_begins(anew, time * batch + row, mask)
     at = output + before * (batch * hidden) + element
-    h = tl.load(at, mask=mask & ~begins, other=0)
-    h = tl.where(begins, h_0, h)
+    h = tl.load(at, mask=mask & ~is_first & ~begins, other=0)
+    h = tl.where(begins, reset, tl.where(is_first, h_0, h))
     grad = tl.zeros_like(h)
     if grad_output is not None:
         grad = tl.load(grad_output + time * stride_t + at_grad, mask=mask, other=0)
-    return x, h, grad
+    return x, h, grad, begins
 
 
 @triton.jit
-def _backward_step(
-    carried, fetched, weights, arguments, position, span, rows, reverse: tl.constexpr
-):
+def _backward_step(carried, fetched, weights, results, position, span, rows, reverse: tl.constexpr):
     grad, sum_c, sum_a, sum_u, sum_w_c, sum_w_a = carried
-    x, h, grad_output = fetched
+    x, h, grad_output, begins = fetched
+    arguments, grad_reset = results
     x_c, x_a, x_u = x
     w_c, w_a = weights
     first, count, batch, hidden = span
-    columns, length, _ = rows
+    columns, length, _, _ = rows
     element, _, _, column, _ = columns
     step = step_at(position, count, reverse)
     mask = below(position >= 0, element, batch * hidden)
@@ -157,6 +156,7 @@ def _backward_step(
     grad_u = tl.where(valid, grad_u, 0)
     store_arguments((grad_c, grad_a, grad_u), arguments, step, column, batch, hidden, mask)
     grad = tl.where(valid, before + w_c * grad_c + w_a * grad_a, grad)
+    grad = divert(grad, begins, grad_reset, element)
     return (
         grad,
         sum_c + grad_c,
@@ -180,6 +180,9 @@ def brc_backward(
     grad_state,
     sums,
     lengths,
+    anew,
+    reset_state,
+    grad_reset,
     first,
     count,
     steps,
@@ -191,7 +194,8 @@ def brc_backward(
     """The BRC's way back.
 
     To ``sums`` (5, B, H), of the type that is computed in, it adds over time what makes up the
-    gradients of b_c, b_a, the candidate's bias, w_c and w_a.
+    gradients of b_c, b_a, the candidate's bias, w_c and w_a, and to ``grad_reset`` (B, H) that of
+    the reset state.
     """
     batch = tl.cast(batch, tl.int64)
     columns = columns_of(batch, hidden, block)
@@ -202,10 +206,12 @@ def brc_backward(
     w_c = tl.load(memory + unit, mask=exists, other=0).to(grad.dtype)
     w_a = tl.load(memory + hidden + unit, mask=exists, other=0).to(grad.dtype)
     weights = (w_c, w_a)
-    rows = (columns, length, tl.load(h_0 + element, mask=exists, other=0))
+    h_0 = tl.load(h_0 + element, mask=exists, other=0)
+    rows = (columns, length, h_0, load_reset(reset_state, element, exists).to(h_0.dtype))
+    results = (arguments, grad_reset)
     span = (first, count, batch, hidden)
     at_grad = row * stride_b + unit * stride_h
-    sources = (arguments, output, grad_output, tl.cast(stride_t, tl.int64), at_grad)
+    sources = (arguments, output, grad_output, tl.cast(stride_t, tl.int64), at_grad, anew)
     at_sum = sums + element
     carried = (
         grad,
@@ -223,13 +229,13 @@ def brc_backward(
     x3 = _fetch_back(sources, last - 3, span, rows, reverse)
     for done in range(0, count, 4):
         p = last - done
-        carried = _backward_step(carried, x0, weights, arguments, p, span, rows, reverse)
+        carried = _backward_step(carried, x0, weights, results, p, span, rows, reverse)
         x0 = _fetch_back(sources, p - 4, span, rows, reverse)
-        carried = _backward_step(carried, x1, weights, arguments, p - 1, span, rows, reverse)
+        carried = _backward_step(carried, x1, weights, results, p - 1, span, rows, reverse)
         x1 = _fetch_back(sources, p - 5, span, rows, reverse)
-        carried = _backward_step(carried, x2, weights, arguments, p - 2, span, rows, reverse)
+        carried = _backward_step(carried, x2, weights, results, p - 2, span, rows, reverse)
         x2 = _fetch_back(sources, p - 6, span, rows, reverse)
-        carried = _backward_step(carried, x3, weights, arguments, p - 3, span, rows, reverse)
+        carried = _backward_step(carried, x3, weights, results, p - 3, span, rows, reverse)
         x3 = _fetch_back(sources, p - 7, span, rows, reverse)
 
     grad, sum_c, sum_a, sum_u, sum_w_c, sum_w_a = carried

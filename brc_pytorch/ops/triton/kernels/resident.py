@@ -9,8 +9,11 @@ import triton.language as tl
 from brc_pytorch.ops.triton.kernels.arithmetic import (
     below,
     differentiate,
+    divert,
     gates_of,
     load_arguments,
+    load_begins,
+    load_reset,
     step_at,
     store_arguments,
 )
@@ -91,6 +94,8 @@ def nbrc_forward(
     state,
     output,
     lengths,
+    anew,
+    reset_state,
     first,
     count,
     steps,
@@ -118,6 +123,7 @@ def nbrc_forward(
     state += row * hidden
     output += row * hidden
     h = tl.load(state + unit, mask=exists, other=0)
+    reset = load_reset(reset_state, row * hidden + unit, exists).to(h.dtype)
     if packed:
         kept_c = _load_kept(tiles, 0, block)
         weight: tl.constexpr = arguments.dtype.element_ty
@@ -131,6 +137,9 @@ def nbrc_forward(
         step = step_at(p, count, reverse)
         # On their way from memory during the products.
         c, a, u = load_arguments(arguments, step, unit, batch, hidden, exists)
+        if anew is not None:
+            begins = load_begins(anew, (first + step) * batch + row + tl.zeros_like(unit), exists)
+            h = tl.where(begins, reset, h)
         if packed:
             shift = shift ^ zero
             tl.store(state + unit, h, mask=exists)
@@ -165,6 +174,8 @@ def nbrc_backward(
     stride_h,
     grad_state,
     lengths,
+    anew,
+    grad_reset,
     first,
     count,
     steps,
@@ -177,7 +188,8 @@ def nbrc_backward(
 ):
     """The way back of :func:`nbrc_forward`.
 
-    ``tiles`` are W_c and W_a transposed, ``states`` (count, B, H) the states before each step.
+    ``tiles`` are W_c and W_a transposed, ``states`` (count, B, H) the states before each step. To
+    ``grad_reset`` (B, H) it adds the gradient of the reset state.
     """
     row = tl.cast(tl.program_id(0), tl.int64)
     batch = tl.cast(batch, tl.int64)
@@ -230,4 +242,7 @@ def nbrc_backward(
         else:
             terms = grad_c[:, None] * tile_c + grad_a[:, None] * tile_a
         grad = tl.where(valid, before + tl.sum(terms, axis=0), grad)
+        if anew is not None:
+            begins = load_begins(anew, time * batch + row + tl.zeros_like(unit), exists)
+            grad = divert(grad, begins, grad_reset, row * hidden + unit)
     tl.store(grad_state + unit, grad, mask=exists)

@@ -9,9 +9,12 @@ import triton.language as tl
 from brc_pytorch.ops.triton.kernels.arithmetic import (
     columns_of,
     differentiate,
+    divert,
     gates_of,
     load_arguments,
+    load_begins,
     load_length,
+    load_reset,
     store_arguments,
 )
 
@@ -24,6 +27,8 @@ def nbrc_forward_step(
     narrow,
     output,
     lengths,
+    ends,
+    reset_state,
     step,
     first,
     steps,
@@ -33,7 +38,8 @@ def nbrc_forward_step(
 ):
     """One step of the nBRC of large layers, for which ``feedback`` (B, 2H) is computed: h @ W.
 
-    The state is also written to ``narrow``, of the tensors' own type, for the next product.
+    The state is also written to ``narrow``, of the tensors' own type, for the next product. Where
+    a segment ends with this step, as ``ends`` (T, B) says, it is the reset state.
     """
     batch = tl.cast(batch, tl.int64)
     element, row, unit, column, exists = columns_of(batch, hidden, block)
@@ -47,9 +53,12 @@ def nbrc_forward_step(
     c, _, g = gates_of(c.to(h.dtype), a.to(h.dtype), u.to(h.dtype), feedback_c, feedback_a, h)
     valid = time < length
     h = tl.where(valid, c * h + (1 - c) * g, h)
+    tl.store(output + time * (batch * hidden) + element, tl.where(valid, h, 0), mask=exists)
+    if ends is not None:
+        reset = load_reset(reset_state, element, exists).to(h.dtype)
+        h = tl.where(load_begins(ends, time * batch + row, exists), reset, h)
     tl.store(state + element, h, mask=exists)
     tl.store(narrow + element, h, mask=exists)
-    tl.store(output + time * (batch * hidden) + element, tl.where(valid, h, 0), mask=exists)
 
 
 @triton.jit(do_not_specialize=["step", "first", "steps"])
@@ -63,6 +72,8 @@ def nbrc_backward_step(
     stride_h,
     grad_state,
     lengths,
+    ends,
+    grad_reset,
     step,
     first,
     steps,
@@ -73,7 +84,8 @@ def nbrc_backward_step(
     """The way back of :func:`nbrc_forward_step`.
 
     ``feedback`` (B, H) is what the step after this one adds to D through W: its own gradients of
-    the arguments of c and a times W transposed.
+    the arguments of c and a times W transposed. Where a segment ends with this step, as ``ends``
+    (T, B) says, that is added to ``grad_reset`` (B, H) instead.
     """
     batch = tl.cast(batch, tl.int64)
     element, row, unit, column, exists = columns_of(batch, hidden, block)
@@ -83,6 +95,8 @@ def nbrc_backward_step(
     valid = exists & (time < length)
     grad = tl.load(grad_state + element, mask=exists, other=0)
     grad += tl.load(feedback + element, mask=exists, other=0).to(grad.dtype)
+    if ends is not None:
+        grad = divert(grad, load_begins(ends, time * batch + row, exists), grad_reset, element)
     total = grad
     if grad_output is not None:
         at = row * stride_b + unit * stride_h
