@@ -48,6 +48,8 @@ demo: setup  ## run both benchmarks, small, and draw their plots
 	$(BIN)/brc binary-addition --layers 1 --seeds 0,1,2 --hidden-size 50 --max-length 10 \
 		--epochs-per-length 8 --train-size 5000 --validation-size 500 --test-size 500 \
 		--max-test-length 30 --jobs 2 --output results/demo-binary-addition
+	@echo "These runs are small: half the units, fewer sequences and epochs, sequences of 50 steps at most."
+	@echo "They show that all works, and a first difference between the cells; not the published numbers."
 
 check: setup  ## lint, formatting, types
 	$(BIN)/ruff check
