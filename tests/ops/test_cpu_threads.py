@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from itertools import pairwise
 
 import pytest
 import torch
@@ -14,12 +15,21 @@ from hypothesis import strategies as st
 from brc_pytorch import ops
 from brc_pytorch.ops import cpu
 from brc_pytorch.ops.cpu import interface
-from tests.ops.cpu_calls import arguments, both, dtypes, every_set, needs_kernels, operator
+from brc_pytorch.ops.recurrences import RECURRENCES
+from tests.ops.cpu_calls import (
+    arguments,
+    both,
+    dtypes,
+    every_recurrence,
+    every_set,
+    needs_kernels,
+    operator,
+)
 
 pytestmark = needs_kernels
 
 
-@both
+@every_recurrence
 @every_set
 @dtypes
 @pytest.mark.parametrize(
@@ -46,7 +56,38 @@ def test_any_number_of_threads_computes_the_same(
         torch.testing.assert_close(results[0][4:], other[4:], rtol=1e-3, atol=1e-3)
 
 
-@both
+def layers_of(recurrence, inputs, hidden, count, *, bias=0, dtype=None, strided=False):
+    """For each layer the tensors of one call for all, of which some may lie transposed."""
+    known = RECURRENCES[recurrence]
+    layers = []
+    for _ in range(count):
+        rows = {"I": (inputs,), "H": (hidden,), None: ()}
+        layers.append([])
+        for parameter in known.parameters:
+            gates = parameter.gates[bias % len(parameter.gates)]
+            shape = (*rows[parameter.rows], known.apart * hidden)
+            drawn = [torch.randn(shape, dtype=dtype) for _ in range(gates // known.apart)]
+            if parameter.rows == "H":
+                drawn = [tensor / hidden for tensor in drawn]
+            if strided and parameter.rows:
+                drawn[-1] = drawn[-1].t().contiguous().t()
+            layers[-1] += drawn
+        inputs = hidden
+    return layers
+
+
+def stacked(recurrence, layer):
+    """The parameters of a layer, as they are for a call of its own."""
+    tensors, _ = RECURRENCES[recurrence].layouts[len(layer)]
+    parts = torch.tensor([0, *tensors]).cumsum(0).tolist()
+    return [torch.cat(layer[a:b], -1) for a, b in pairwise(parts) if a < b]
+
+
+def states_of(recurrence, *shape, dtype=None):
+    return tuple(torch.randn(shape, dtype=dtype) for _ in RECURRENCES[recurrence].states)
+
+
+@every_recurrence
 @settings(max_examples=40)
 @given(
     steps=st.integers(1, 90),
@@ -54,94 +95,69 @@ def test_any_number_of_threads_computes_the_same(
     inputs=st.integers(0, 40),
     hidden=st.integers(1, 70),
     count=st.integers(1, 4),
-    bias_gates=st.sampled_from([0, 2, 3]),
+    bias=st.integers(0, 2),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     with_lengths=st.booleans(),
     strided=st.booleans(),
     threads=st.integers(1, 9),
 )
 def test_layers_at_once_are_layers_in_turn(
-    recurrence,
-    steps,
-    batch,
-    inputs,
-    hidden,
-    count,
-    bias_gates,
-    dtype,
-    with_lengths,
-    strided,
-    threads,
+    recurrence, steps, batch, inputs, hidden, count, bias, dtype, with_lengths, strided, threads
 ):
-    h_0 = torch.randn(count, batch, hidden, dtype=dtype)
+    states = states_of(recurrence, count, batch, hidden, dtype=dtype)
     lengths = torch.randint(-1, steps + 2, (batch,)) if with_lengths else None
     input = torch.randn(batch, inputs, steps, dtype=dtype).permute(2, 0, 1)
     if not strided:
         input = input.contiguous()
-    memory = (hidden, hidden) if recurrence == "nbrc" else (hidden,)
-    layers, expected, last = [], input, []
-    for layer in range(count):
-        kernels = [torch.randn(expected.shape[2], hidden, dtype=dtype) for _ in range(3)]
-        memories = [torch.randn(*memory, dtype=dtype) / hidden for _ in range(2)]
-        if strided:
-            kernels[1] = kernels[1].t().contiguous().t()
-        biases = [torch.randn(hidden, dtype=dtype) for _ in range(bias_gates)]
-        layers.append([*kernels, *memories, *biases])
-        expected, last_of_layer = operator(recurrence)(
-            expected,
-            h_0[layer],
-            torch.cat(kernels, -1),
-            torch.cat(memories, -1),
-            torch.cat(biases) if biases else None,
-            lengths=lengths,
-        )
-        last.append(last_of_layer)
+    layers = layers_of(recurrence, inputs, hidden, count, bias=bias, dtype=dtype, strided=strided)
+    expected, expected_last = input, []
+    for number, layer in enumerate(layers):
+        first = tuple(state[number] for state in states)
+        expected, last = ops.scan(recurrence, expected, first, stacked(recurrence, layer), lengths)
+        expected_last.append(last)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
         with torch.no_grad():
-            output, (h_n,) = ops.scan_layers(recurrence, input, (h_0,), layers, lengths)
+            output, last = ops.scan_layers(recurrence, input, states, layers, lengths)
     finally:
         torch.set_num_threads(before)
     assert torch.equal(output, expected)
-    assert torch.equal(h_n, torch.stack(last))
+    for got, want in zip(last, zip(*expected_last, strict=True), strict=True):
+        assert torch.equal(got, torch.stack(want))
 
 
 def two_layers(recurrence, hidden=4):
     """Arguments of a network of two layers with three inputs."""
-    memory = (hidden, hidden) if recurrence == "nbrc" else (hidden,)
-    layers = [
-        [torch.randn(inputs, hidden) for _ in range(3)]
-        + [torch.randn(*memory) for _ in range(2)]
-        + [torch.randn(hidden) for _ in range(2)]
-        for inputs in (3, hidden)
-    ]
-    return [torch.randn(5, 2, 3), torch.randn(2, 2, hidden), layers, None]
+    states = states_of(recurrence, 2, 2, hidden)
+    return [torch.randn(5, 2, 3), states, layers_of(recurrence, 3, hidden, 2), None]
 
 
-def test_a_team_of_threads_shares_one_row_bit_for_bit():
-    x, _, layers, _ = two_layers("nbrc", hidden=128)
-    x, h_0 = x.new_zeros(1000, 1, 3).normal_(), torch.randn(2, 1, 128)
+@pytest.mark.parametrize("recurrence", ["nbrc", "gru", "lstm"])
+def test_a_team_of_threads_shares_one_row_bit_for_bit(recurrence):
+    layers = layers_of(recurrence, 3, 128, 2)
+    x, states = torch.randn(1000, 1, 3), states_of(recurrence, 2, 1, 128)
     before = torch.get_num_threads()
     results = []
     try:
         for threads in (1, 2, 3, 8):
             torch.set_num_threads(threads)
             with torch.no_grad():
-                results += [ops.scan_layers("nbrc", x, (h_0,), layers) for _ in range(5)]
+                results += [ops.scan_layers(recurrence, x, states, layers) for _ in range(5)]
     finally:
         torch.set_num_threads(before)
-    for output, (last,) in results:
+    for output, last in results:
         assert torch.equal(output, results[0][0])
-        assert torch.equal(last, results[0][1][0])
+        assert all(map(torch.equal, last, results[0][1]))
 
 
-@both
+@every_recurrence
 def test_layers_are_run_one_by_one_where_at_once_will_not_do(recurrence):
-    x, h_0, layers, lengths = two_layers(recurrence)
+    x, states, layers, lengths = two_layers(recurrence)
 
     def at_once(x=x, layers=layers):
-        return ops.scan_layers(recurrence, x, (h_0.to(x.dtype),), layers, lengths)
+        same = tuple(state.to(x.dtype) for state in states)
+        return ops.scan_layers(recurrence, x, same, layers, lengths)
 
     assert at_once() is None
     with torch.no_grad():
@@ -151,7 +167,7 @@ def test_layers_are_run_one_by_one_where_at_once_will_not_do(recurrence):
         seen = []
         torch.func.vmap(lambda x: seen.append(at_once()) or x)(torch.ones(2))
         assert seen == [None]
-        assert at_once(layers=[layers[0], layers[1][:5]]) is None
+        assert at_once(layers=[layers[0], layers[1][:-2]]) is None
         narrow = [[tensor.bfloat16() for tensor in layer] for layer in layers]
         assert at_once(x.bfloat16(), narrow) is None
 
@@ -163,8 +179,8 @@ def test_bad_layers_are_refused(recurrence):
         arguments = two_layers(recurrence)
         if place is not None:
             arguments[place] = value
-        x, h_0, layers, lengths = arguments
-        return ops.scan_layers(recurrence, x, (h_0,), layers, lengths)
+        x, states, layers, lengths = arguments
+        return ops.scan_layers(recurrence, x, states, layers, lengths)
 
     at_once()
     for place, value, expected in [
@@ -172,9 +188,9 @@ def test_bad_layers_are_refused(recurrence):
         (0, torch.randn(0, 2, 3), "input: expected .* T > 0"),
         (0, torch.randn(5, 2, 3, dtype=torch.float64), "h_0: expected dtype torch.float64"),
         (0, torch.randn(5, 3), r"input: expected \(T, B, I\)"),
-        (1, torch.randn(2, 3, 4), r"h_0: expected shape \(2, 2, 4\), got \(2, 3, 4\)"),
-        (1, torch.randn(3, 2, 4), "parameters: expected .* a layer, got 14 for 3"),
-        (1, torch.randn(2, 4), r"h_0: expected \(L, B, H\), got \(2, 4\)"),
+        (1, (torch.randn(2, 3, 4),), r"h_0: expected shape \(2, 2, 4\), got \(2, 3, 4\)"),
+        (1, (torch.randn(3, 2, 4),), "parameters: expected .* a layer, got 14 for 3"),
+        (1, (torch.randn(2, 4),), r"h_0: expected \(L, B, H\), got \(2, 4\)"),
         (3, torch.tensor([1]), "lengths: expected 2 integers"),
         (3, torch.tensor([1.0, 2.0]), "lengths: expected 2 integers"),
         (3, torch.tensor([True, False]), "lengths: expected 2 integers"),
@@ -193,13 +209,13 @@ def test_bad_layers_are_refused(recurrence):
         at_once(2, [layer[:6] for layer in two_layers(recurrence)[2]])
 
 
-@both
+@every_recurrence
 def test_opcheck_of_layers(recurrence):
-    x, h_0, layers, _ = two_layers(recurrence)
+    x, states, layers, _ = two_layers(recurrence)
     parameters = [parameter for layer in layers for parameter in layer]
     scan_layers = torch.ops.brc_pytorch.scan_layers.default
     for lengths in (None, torch.tensor([3, 5])):
-        torch.library.opcheck(scan_layers, (recurrence, x, [h_0], parameters, lengths))
+        torch.library.opcheck(scan_layers, (recurrence, x, [*states], parameters, lengths))
 
 
 def test_several_python_threads_at_once():
