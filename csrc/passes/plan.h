@@ -51,20 +51,28 @@ struct Plan {
         input(layer.input_size),
         hidden(layer.hidden_size),
         width(padded<T>(hidden)),
-        ld_input(padded<T>(input)),
-        ld_states(Cell::shape.states * width),
+        ld_input(spread(padded<T>(input))),
+        ld_states(spread(Cell::shape.states * width)),
         ld_kernel(padded<T>(Cell::shape.input_gates * width)),
         ld_memory(padded<T>(Cell::shape.memory_gates * width)),
         ld_arguments(padded<T>(Cell::shape.gates * width)) {
     const int64_t end = Cell::shape.first_memory_gate * width + ld_memory;
     if (ld_arguments < end) ld_arguments = end;
     if (ld_arguments < ld_kernel) ld_arguments = ld_kernel;
+    ld_arguments = spread(ld_arguments);
     // Enough rows that a product amortises its ends, few enough for a core's second-level cache.
     constexpr int64_t rows_at_a_time = 256;
     const int64_t steps = rows ? (rows_at_a_time + rows - 1) / rows : 1;
     positions = steps < longest_chunk ? steps : longest_chunk;
   }
   Plan(const brc_layer& layer, Range block) : Plan(layer, block, layer.steps) {}
+
+ private:
+  // Rows that lie a large power of two apart share few places in a first-level cache: a line more.
+  static int64_t spread(int64_t columns) {
+    constexpr int64_t line = 64 / sizeof(T), conflict = 512 / sizeof(T);
+    return columns > 0 && columns % conflict == 0 ? columns + line : columns;
+  }
 };
 
 }  // namespace brc::BRC_ISA

@@ -30,17 +30,38 @@ Matrices memory_matrices(const brc_layer& layer) {
   return found;
 }
 
+// to[i * ld + j] = from[j * stride + i], 4 x 4.
+template <class T>
+void copy_transposed(const T* from, int64_t stride, T* to, int64_t ld) {
+  using V = Vector<T, 4>;
+  const auto [a, b, c, d] = load_all<4, 4>(from, stride).at;
+  const V low_ac{a[0], c[0], a[1], c[1]}, high_ac{a[2], c[2], a[3], c[3]};
+  const V low_bd{b[0], d[0], b[1], d[1]}, high_bd{b[2], d[2], b[3], d[3]};
+  store<4>(to, V{low_ac[0], low_bd[0], low_ac[1], low_bd[1]});
+  store<4>(to + ld, V{low_ac[2], low_bd[2], low_ac[3], low_bd[3]});
+  store<4>(to + 2 * ld, V{high_ac[0], high_bd[0], high_ac[1], high_bd[1]});
+  store<4>(to + 3 * ld, V{high_ac[2], high_bd[2], high_ac[3], high_bd[3]});
+}
+
 // to[r * ld + c] = from[r * row_stride + c * column_stride].
 template <class T>
 void copy_block(int64_t rows, int64_t columns, const T* from, int64_t row_stride,
                 int64_t column_stride, T* to, int64_t ld) {
-  if (column_stride == 1)
+  if (column_stride == 1) {
     for (int64_t r = 0; r < rows && columns > 0; ++r)
       std::memcpy(to + r * ld, from + r * row_stride, size_t(columns) * sizeof(T));
-  else
-    for (int64_t c = 0; c < columns; ++c)
-      for (int64_t r = 0; r < rows; ++r)
-        to[r * ld + c] = from[r * row_stride + c * column_stride];
+    return;
+  }
+  // Of what is read by columns, four rows of four columns at a time.
+  const int64_t whole_rows = row_stride == 1 ? rows / 4 * 4 : 0, whole_columns = columns / 4 * 4;
+  for (int64_t c = 0; c < whole_columns; c += 4)
+    for (int64_t r = 0; r < whole_rows; r += 4) {
+      const T* const block = from + r + c * column_stride;
+      copy_transposed(block, column_stride, to + r * ld + c, ld);
+    }
+  for (int64_t c = 0; c < columns; ++c)
+    for (int64_t r = c < whole_columns ? whole_rows : 0; r < rows; ++r)
+      to[r * ld + c] = from[r * row_stride + c * column_stride];
 }
 
 // Packs the gates' parameters side by side as a right factor (K, gates * P); the columns that pad a
