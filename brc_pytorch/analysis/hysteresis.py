@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from brc_pytorch.analysis.fixed_points import FixedPoints, Unit, fixed_points, solve, unit_maps
+from brc_pytorch.analysis.fixed_points import FixedPoints, Unit, solve, unit_maps
 from brc_pytorch.layers.bistable_cell import BistableCell
 
 _SAME = 1e-9  # states that are nearer to one another than this are one
@@ -32,8 +32,13 @@ class Hysteresis(NamedTuple):
 
 
 @torch.no_grad()
-def hysteresis(cell: BistableCell, inputs: Tensor, state: Tensor | None = None) -> Hysteresis:
-    """Take every unit of a cell slowly along a path of inputs and back.
+def hysteresis(
+    cell: BistableCell,
+    inputs: Tensor,
+    state: Tensor | None = None,
+    units: Tensor | slice = slice(None),
+) -> Hysteresis:
+    """Take the units of a cell slowly along a path of inputs and back.
 
     Exact for the BRC, whose gates depend on the unit's own state. The gates of the nBRC see the
     whole layer: they are frozen at its state of the moment, and see the input alone change.
@@ -42,6 +47,7 @@ def hysteresis(cell: BistableCell, inputs: Tensor, state: Tensor | None = None) 
         cell: a BRC or an nBRC cell.
         inputs: the path x_1 to x_K, (K, I). The units start from h = 0 at the first.
         state: the state h, (H), at which the gates of the nBRC are frozen; none for the BRC.
+        units: which of the H units. Default: all.
 
     Returns:
         The states there and back, and all fixed points at each input. They differ where the unit is
@@ -70,8 +76,8 @@ def hysteresis(cell: BistableCell, inputs: Tensor, state: Tensor | None = None) 
         raise ValueError(f"inputs: expected a path (K, I), got shape {tuple(inputs.shape)}")
     if state is not None:
         state = state.expand(len(inputs), -1)
-    maps = unit_maps(cell, inputs, state)
-    points = fixed_points(cell, inputs, state)
+    maps = Unit(*(part[:, units] for part in unit_maps(cell, inputs, state)))
+    points = solve(maps)
     at_each = [Unit(*parts) for parts in zip(*maps, strict=True)]
     h = torch.zeros_like(maps.u[0])
     there = []

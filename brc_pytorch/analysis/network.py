@@ -45,7 +45,7 @@ def stable_states(
         >>> stable_states(rnn, torch.randn(7, 2, 3)).shape
         torch.Size([4, 7, 2, 5])
     """
-    counts = torch.stack([_counts(of) for of in _passes(network, input, state, resets)])
+    counts = torch.stack([count_in_pass(of) for of in _passes(network, input, state, resets)])
     return leave_gates(counts, input, network.batch_first)
 
 
@@ -73,7 +73,7 @@ def bistable_share(
     """
     shares = []
     for of in _passes(network, input, state, resets):
-        counts = _counts(of)
+        counts = count_in_pass(of)
         _, valid = mask_padding(of.input, of.lengths)
         steps = counts[:, :, 0].numel() if valid is None else valid.sum()
         shares.append((counts > 1).sum() / (steps * counts.shape[-1]))
@@ -97,7 +97,7 @@ def _passes(
     return network.cell_passes(input, state, resets)
 
 
-def _counts(of: CellPass) -> Tensor:
+def count_in_pass(of: CellPass) -> Tensor:
     """The numbers of a cell, (T, B, H), zero where a row has ended."""
     assert isinstance(of.cell, BistableCell)  # noqa: S101 - for the types; checked before
     x, valid = mask_padding(of.input, of.lengths)

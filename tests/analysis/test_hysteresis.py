@@ -55,6 +55,8 @@ def test_the_states_of_a_loop_are_fixed_points():
     torch.testing.assert_close(loop.points, expected, equal_nan=True)
     for states in (loop.there, loop.back):
         assert (states.unsqueeze(-1) == expected.state).any(-1).all()
+    some = hysteresis(cell, path, h, units=torch.tensor([4, 1]))
+    assert (some.there == loop.there[:, [4, 1]]).all()
 
 
 def test_a_pitchfork_opens_beyond_one():

@@ -12,6 +12,7 @@ from brc_pytorch.experiments.cli.options import (
     Device,
     Jobs,
     TensorBoard,
+    list_of,
     task_command,
 )
 from brc_pytorch.experiments.cli.output import (
@@ -108,6 +109,33 @@ def report(
     damaged = planned(lambda: write_report(directories, output, compare))
     print_paths([output])
     end_with(damaged)
+
+
+@app.command()
+def look(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, inside an output folder.")],
+    sequence: Annotated[
+        int, typer.Option(help="Number of the held-out sequence that is shown over time.", min=0)
+    ] = 0,
+    units: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INT,...",
+            help="Units whose hysteresis is drawn, in every layer.",
+            show_default="those whose last states differ most",
+        ),
+    ] = None,
+) -> None:
+    """Draw what goes on in the network of a run, before and after its training.
+
+    States and gates over time, the share of bistable units, and the hysteresis of some units. A
+    later brc report on the output folder includes the pictures.
+    """
+    from brc_pytorch.experiments.show.look import write_look  # noqa: PLC0415 - takes seconds
+    from brc_pytorch.experiments.show.networks import look_into  # noqa: PLC0415 - the same
+
+    chosen = planned(lambda: None if units is None else list_of("units", units, int))
+    print_paths(write_look(planned(lambda: look_into(run, sequence, chosen))))
 
 
 def main() -> None:

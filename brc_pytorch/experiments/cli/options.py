@@ -112,7 +112,7 @@ def task_command(task: type[Task]) -> Callable[..., None]:
         **given: Any,  # noqa: ANN401 - as the settings are
     ) -> None:
         def plan() -> list[Task]:
-            lists = [_list(name, given.pop(name), int) for name in dimensions]
+            lists = [list_of(name, given.pop(name), int) for name in dimensions]
             return [
                 task(**dict(zip(task.dimensions, values, strict=True)), **given)
                 for values in itertools.product(*lists)
@@ -160,7 +160,7 @@ def task_command(task: type[Task]) -> Callable[..., None]:
     return command
 
 
-def _list(name: str, text: str, kind: Callable[[str], Value]) -> list[Value]:
+def list_of(name: str, text: str, kind: Callable[[str], Value]) -> list[Value]:
     """Read a comma-separated list, without repeats.
 
     Raises:
@@ -181,7 +181,7 @@ def _runs(tasks: Sequence[Task], cells: str, seeds: str) -> "list[Run]":
     """Make a run of every cell on every task with every seed."""
     from brc_pytorch.experiments.train.run import Run  # noqa: PLC0415 - its module's package takes seconds
 
-    names = planned(lambda: _list("cells", cells, known_cell))
-    numbers = planned(lambda: _list("seeds", seeds, int))
+    names = planned(lambda: list_of("cells", cells, known_cell))
+    numbers = planned(lambda: list_of("seeds", seeds, int))
     # Seed by seed, so that a first comparison of all cells is there early.
     return [Run(task, cell, seed) for seed, task, cell in itertools.product(numbers, tasks, names)]

@@ -36,7 +36,7 @@ _CELL_STYLES: dict[str, tuple[str, Any]] = {
 }
 _SPARE_COLOURS = ("#000000", "#7F7F7F", "#8C564B", "#9A8700")
 _GREY = "#555555"
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 11,
     "axes.titlesize": 11,
     "axes.labelsize": 11,
@@ -254,7 +254,7 @@ def draw_panels(plot: Curve, experiment: Experiment) -> dict[str, str]:
         The SVGs by the titles of the panels.
     """
     drawn = {}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         together = draw(plot, experiment).axes
         for shared, (title, runs) in zip(together, _panels(experiment).items(), strict=True):
             figure = _figure(plot, experiment, {title: runs}, 1)
@@ -265,7 +265,7 @@ def draw_panels(plot: Curve, experiment: Experiment) -> dict[str, str]:
     return drawn
 
 
-def _save(figure: Figure, path: Path) -> list[Path]:
+def save(figure: Figure, path: Path) -> list[Path]:
     """Save a figure as PNG and SVG."""
     paths: list[Path] = []
     for kind in ("png", "svg"):
@@ -282,9 +282,9 @@ def plot(experiment: Experiment) -> list[Path]:
     Returns:
         The files, PNG and SVG; none if no run has ended its first epoch.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         return [
             path
             for kind in plots(experiment)
-            for path in _save(draw(kind, experiment), experiment.directory / kind.name)
+            for path in save(draw(kind, experiment), experiment.directory / kind.name)
         ]

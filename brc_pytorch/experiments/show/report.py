@@ -14,6 +14,7 @@ from brc_pytorch.experiments.files import DamagedFileError, write_file
 from brc_pytorch.experiments.show import plots
 from brc_pytorch.experiments.show.commands import rebuilt_commands, recorded_commands
 from brc_pytorch.experiments.show.comparison import Others, compare, read_others
+from brc_pytorch.experiments.show.look import drawn_pictures
 from brc_pytorch.experiments.show.results import (
     Experiment,
     RunFiles,
@@ -97,6 +98,14 @@ def _section(experiment: Experiment, others: Others | None) -> dict[str, Any]:
         "summary": summarise(experiment),
         "comparisons": [] if others is None else compare(experiment, others),
         "plots": [_plot(plot, experiment) for plot in plots.plots(experiment)],
+        "looks": {
+            run.directory.name: [
+                {"caption": text, "images": {f"{text} Run: {run.directory.name}": _image(path)}}
+                for text, path in drawn_pictures(run.directory).items()
+            ]
+            for run in experiment.runs
+            if drawn_pictures(run.directory)
+        },
         "run_table": _run_table(experiment, found),
         "time": duration(seconds(experiment.runs)),
         "settings": {
@@ -132,6 +141,11 @@ def _plot(plot: Curve, experiment: Experiment) -> dict[str, Any]:
         images[f"{about}: {title}" if title else about] = f"data:image/svg+xml;base64,{encoded}"
     caption = f"{plots.heading(experiment)}. {plots.caption(plot, experiment)}"
     return {"caption": caption, "images": images}
+
+
+def _image(path: Path) -> str:
+    """Return an SVG file as the source of an image."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _run_table(experiment: Experiment, found: Sequence[Setup]) -> Table:

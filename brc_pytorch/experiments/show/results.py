@@ -144,7 +144,7 @@ def read_experiment(directory: Path) -> Experiment:
             if not any((entry / name).exists() for name in _WRITTEN):
                 bare.append(entry)
                 continue
-            run = _read_run(entry)
+            run = read_run(entry)
             if shared is None:
                 own = {"cell", "seed", *TASKS[run.settings["task"]].dimensions}
                 shared = {key: value for key, value in run.settings.items() if key not in own}
@@ -187,7 +187,7 @@ def _read_shared(directory: Path) -> dict[str, Any]:
     return shared
 
 
-def _read_run(directory: Path) -> RunFiles:
+def read_run(directory: Path) -> RunFiles:
     """Read the files of a run.
 
     Raises:
