@@ -36,6 +36,7 @@ def public(module):
         "brc_pytorch",
         "brc_pytorch.analysis",
         "brc_pytorch.datasets",
+        "brc_pytorch.experiments.networks",
         "brc_pytorch.experiments.sweep",
         "brc_pytorch.experiments.training",
         "brc_pytorch.ops",
