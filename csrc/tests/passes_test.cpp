@@ -96,7 +96,8 @@ void test_passes(Checks& checks) {
     if (!of_cells.empty()) of_cells += ',';
     of_cells += cell.name;
   }
-  checks.that(of_cells == brc_cells(), "the cells are %s, not %s", brc_cells(), of_cells.c_str());
+  checks.that(std::string(brc_cells()).rfind(of_cells, 0) == 0, "the first cells are %s, not %s",
+              brc_cells(), of_cells.c_str());
   const std::string names = brc_instruction_sets();
   int sets = 1;
   for (const char letter : names) sets += letter == ',';

@@ -15,7 +15,7 @@
 
 namespace brc::tests {
 
-// What a cell looks like from outside, in the order of brc_cells().
+// What a cell looks like from outside, in the order of brc_cells(), which may have more.
 struct Cell {
   const char* name;
   int kernel_gates, memory_gates;
