@@ -1,5 +1,7 @@
 """ONNX export: every layer and direction becomes one ``Scan``, with dynamic batch and length.
 
+A GRU's or LSTM's becomes ONNX's own operator.
+
 Needs the extra ``[onnx]``.
 """
 
@@ -65,6 +67,46 @@ def _nbrc(step: _Step, memory: Any, one: Any) -> ir.Value:
 _UPDATES = {"brc": _brc, "nbrc": _nbrc}
 
 
+# ONNX's own operators, and where each of their gates stands among torch's: r, z, n and i, f, g, o.
+_OPERATORS = {"gru": ("GRU", (1, 0, 2)), "lstm": ("LSTM", (0, 3, 1, 2))}
+
+
+def _of_torch(
+    recurrence: str, input: Any, states: Any, parameters: Sequence[Any], reverse: bool
+) -> tuple[Any, Any]:
+    """The output and the last states of a GRU or LSTM."""
+    name, order = _OPERATORS[recurrence]
+    first, last_axis = op.Constant(value_ints=[0]), op.Constant(value_ints=[-1])
+    hidden = states.shape[-1]
+
+    def ordered(parameter: Any, sides: int) -> Any:
+        begins = [(side * len(order) + gate) * hidden for side in range(sides) for gate in order]
+        # Slices, not a split: torch's exporter computes these once, and stores what comes out.
+        gates = [
+            op.Slice(
+                parameter,
+                op.Constant(value_ints=[begin]),
+                op.Constant(value_ints=[begin + hidden]),
+                last_axis,
+            )
+            for begin in begins
+        ]
+        return op.Concat(*gates, axis=-1)
+
+    kernel, memory = (op.Transpose(ordered(each, 1), perm=[1, 0]) for each in parameters[:2])
+    bias = [op.Unsqueeze(ordered(each, 2), first) for each in parameters[2:]] or [None]
+    count = 2 if name == "LSTM" else 1
+    initial = op.Split(states, num_outputs=count, axis=0) if count > 1 else [states]
+    output, *last = getattr(op, name)(
+        *(input, op.Unsqueeze(kernel, first), op.Unsqueeze(memory, first), *bias, None, *initial),
+        hidden_size=hidden,
+        direction="reverse" if reverse else "forward",
+        **({"linear_before_reset": 1} if name == "GRU" else {}),
+    )
+    of_one_direction = op.Squeeze(output, op.Constant(value_ints=[1]))
+    return of_one_direction, op.Concat(*last, axis=0) if count > 1 else last[0]
+
+
 def _scan(
     recurrence: str,
     input: Any,
@@ -77,6 +119,9 @@ def _scan(
     """The operator brc_pytorch::scan; its third result only matters to autograd."""
     if lengths is not None:
         raise NotImplementedError("lengths: packed sequences cannot be exported to ONNX")
+    if recurrence in _OPERATORS:
+        output, last = _of_torch(recurrence, input, states, parameters, reverse)
+        return output, last, op.CastLike(op.ConstantOfShape(op.Constant(value_ints=[0])), input)
     kernel, memory, *bias = parameters
     one = op.CastLike(op.Constant(value_float=1.0), input)
     projected = op.MatMul(input, kernel)
@@ -105,7 +150,8 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """What ``torch.onnx.export(..., custom_translation_table=...)`` needs to know of our operators.
 
     Returns:
-        The ONNX form of each operator: one ``Scan`` over time, in opset 18 or newer.
+        The ONNX form of each operator, in opset 18 or newer: one ``Scan`` over time, for a GRU or
+        LSTM ONNX's own operator, which ONNX Runtime has in float32 alone.
 
     Example:
         >>> import torch

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from brc_pytorch import BRC, NBRC
+from brc_pytorch import BRC, GRU, LSTM, NBRC, MultiLayerBase
 from brc_pytorch.interop.onnx import translations
 from brc_pytorch.ops import backends
 
@@ -82,3 +82,29 @@ def test_export_needs_no_kernels(monkeypatch, tmp_path):
     rnn, path = NBRC(3, 5).eval(), tmp_path / "network.onnx"
     model = export(rnn, torch.randn(7, 2, 3), path, dynamic_shapes=({0: "time", 1: "batch"},))
     assert [node.op_type for node in model.graph.node].count("Scan") == 1
+
+
+@pytest.mark.skipif(
+    not backends.kernels_compute("gru", torch.empty(0)), reason="no kernels are installed"
+)
+@pytest.mark.parametrize(
+    ("make", "operator"),
+    [
+        (lambda: GRU(3, 5, 2, bidirectional=True), "GRU"),
+        (lambda: LSTM(3, 5, 2, bidirectional=True), "LSTM"),
+        (lambda: MultiLayerBase("GRU", [nn.GRUCell(3, 5, bias=False)], 5), "GRU"),
+    ],
+    ids=["GRU", "LSTM", "cells"],
+)
+def test_torchs_networks_become_operators_of_onnx(make, operator, tmp_path):
+    rnn, path = make().eval(), tmp_path / "network.onnx"
+    model = export(rnn, torch.randn(7, 2, 3), path, dynamic_shapes=({0: "time", 1: "batch"},))
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count(operator) == len(rnn.cells)
+    assert not {"Scan", "Loop"} & {*kinds}
+    x = torch.randn(19, 4, 3)
+    results = rnn(x)
+    flat = [] if isinstance(results, torch.Tensor) else [results[0]]
+    last = results if isinstance(results, torch.Tensor) else results[1]
+    flat += [last] if isinstance(last, torch.Tensor) else last
+    torch.testing.assert_close(run(path, x), tuple(flat), rtol=0, atol=1e-5)
