@@ -1,0 +1,39 @@
+"""The picture of a value that is held."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from brc_pytorch.experiments.networks import load_network
+from brc_pytorch.experiments.show.networks import task_of
+from brc_pytorch.experiments.show.results import read_run
+
+PATH = Path(__file__).parents[3] / "docs" / "results" / "held_value.py"
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location("held_value", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@torch.no_grad()
+def test_lines_end_where_the_network_s_predictions_are(script, copying, monkeypatch):
+    monkeypatch.setattr(script, "TITLES", {"GRU": "lost", "nBRC": "held"})
+    figure = script.draw(copying)
+    for axis, (cell, title) in zip(figure.axes, script.TITLES.items(), strict=True):
+        assert axis.get_title(loc="left") == title
+        directory = copying / f"{cell}-length4-layers1-seed0"
+        inputs, targets = task_of(read_run(directory)).data(0, 4)[1][torch.arange(10)]
+        predictions = load_network(directory)(inputs)
+        lines, marks = axis.get_lines()[::2], axis.get_lines()[1::2]
+        assert len(lines) == len(marks) == len(script.NUMBERS)
+        for line, mark, wanted in zip(lines, marks, script.NUMBERS, strict=True):
+            place = (targets[:, 0] - wanted).abs().argmin()
+            assert mark.get_ydata()[0] == pytest.approx(targets[place].item())
+            assert line.get_xdata()[-1] == 4
+            assert line.get_ydata()[-1] == pytest.approx(predictions[place].item(), abs=1e-5)
