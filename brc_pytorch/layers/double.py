@@ -1,11 +1,13 @@
 """Two cells side by side, as one layer."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from brc_pytorch.layers.form import State, joined, parts
 from brc_pytorch.layers.scan import has_pair_state
-from brc_pytorch.layers.stack import _scan
+from brc_pytorch.layers.stack import scan_cell
 
 
 class DoubleCell(nn.Module):
@@ -89,10 +91,13 @@ class DoubleCell(nn.Module):
             The hidden states (T, B, H) and the last state.
         """
         cells, halves = (self.first, self.second), self._halves(state)
-        anew = [None, None] if reset_state is None else self._halves(reset_state)
+        begins: list[list[Any]] = [[], []]
+        if resets is not None:
+            anew = [None, None] if reset_state is None else self._halves(reset_state)
+            begins = [[resets, half] for half in anew]
         found = [
-            _scan(cell, input, half, lengths, reverse, *([] if resets is None else [resets, begin]))
-            for cell, half, begin in zip(cells, halves, anew, strict=True)
+            scan_cell(cell, input, half, lengths, reverse, *begin)
+            for cell, half, begin in zip(cells, halves, begins, strict=True)
         ]
         (first, last_of_first), (second, last_of_second) = found
         return torch.cat((first, second), dim=-1), _beside(last_of_first, last_of_second)

@@ -203,7 +203,7 @@ class Stack(nn.Module):
                 arguments: tuple[Any, ...] = lengths, direction == 1
                 if resets is not None:
                     arguments += resets, None if reset_states is None else reset_states[index]
-                output, last_of_cell = _scan(cells[index], input, initial[index], *arguments)
+                output, last_of_cell = scan_cell(cells[index], input, initial[index], *arguments)
                 last.append(parts(last_of_cell))
                 self._check_last(index, last[-1], input.shape[1])
                 if passes is not None:
@@ -230,7 +230,7 @@ class Stack(nn.Module):
                 )
 
 
-def _scan(
+def scan_cell(
     cell: nn.Module,
     input: Tensor,
     state: State,
@@ -238,7 +238,19 @@ def _scan(
     reverse: bool,
     *resets: Any,  # noqa: ANN401 - resets and reset state, where there are resets
 ) -> tuple[Tensor, State]:
-    """Run one cell, by its own scan, torch's kernels or single steps."""
+    """Run one cell, by its own scan, torch's kernels or single steps.
+
+    Args:
+        cell: any cell.
+        input: x_1 to x_T, (T, B, I).
+        state: the state before the first step.
+        lengths: how many steps of each row are data.
+        reverse: whether to go backwards.
+        resets: where segments begin, and the state that they begin from, if there are any.
+
+    Returns:
+        The hidden states (T, B, H) and the last state.
+    """
     arguments = (input, state, lengths, reverse)
     if not _is_stepwise(cell):
         if defines(type(cell), "scan", "forward"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from brc_pytorch import BistableRecurrentCell, DoubleCell, MultiLayerBase
+from brc_pytorch import BistableRecurrentCell, DoubleCell, MultiLayerBase, check_cell
 from brc_pytorch.layers.form import parts
 
 CELLS = {
@@ -49,6 +49,12 @@ def test_a_step_is_that_of_both_cells():
     first, second = double.first(x, (h[:, :5], c[:, :5])), double.second(x, (h[:, 5:], c[:, 5:]))
     for part, a, b in zip(found, first, second, strict=True):
         assert (part == torch.cat((a, b), -1)).all()
+
+
+@pytest.mark.parametrize("mode", CELLS)
+def test_it_keeps_the_contract_of_cells(mode):
+    first, second = CELLS[mode]
+    check_cell(DoubleCell(first(3, 5), second(3, 4)))
 
 
 def test_cells_that_do_not_fit_are_refused():
