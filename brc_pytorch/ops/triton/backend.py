@@ -163,19 +163,8 @@ def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[T
 
         def walk_columns(arguments: Tensor, first: int) -> None:
             kernels.brc_forward[_columns_grid(output)](
-                *(
-                    arguments,
-                    memory,
-                    state,
-                    output,
-                    lengths,
-                    *resets,
-                    first,
-                    len(arguments),
-                    steps,
-                    batch,
-                    hidden,
-                ),
+                *(arguments, memory, state, output, lengths, *resets),
+                *(first, len(arguments), steps, batch, hidden),
                 **{"reverse": reverse, **_COLUMNS_OPTIONS},
             )
 
@@ -188,19 +177,8 @@ def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[T
 
         def walk_rows(arguments: Tensor, first: int) -> None:
             kernels.nbrc_forward[batch,](
-                *(
-                    arguments,
-                    tiles,
-                    state,
-                    output,
-                    lengths,
-                    *resets,
-                    first,
-                    len(arguments),
-                    steps,
-                    batch,
-                    hidden,
-                ),
+                *(arguments, tiles, state, output, lengths, *resets),
+                *(first, len(arguments), steps, batch, hidden),
                 **{"zero": 0, **options},
             )
 

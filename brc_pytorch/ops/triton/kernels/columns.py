@@ -22,6 +22,22 @@ from brc_pytorch.ops.triton.kernels.arithmetic import (
 
 
 @triton.jit
+def _own_columns(lengths, steps, batch, hidden, block: tl.constexpr):
+    """A program's columns, and the lengths of their rows."""
+    columns = columns_of(tl.cast(batch, tl.int64), hidden, block)
+    _, row, _, _, exists = columns
+    return columns, load_length(lengths, row, steps, exists)
+
+
+@triton.jit
+def _load_weights(memory, unit, exists, hidden, dtype: tl.constexpr):
+    """w_c and w_a of some units."""
+    w_c = tl.load(memory + unit, mask=exists, other=0).to(dtype)
+    w_a = tl.load(memory + hidden + unit, mask=exists, other=0).to(dtype)
+    return w_c, w_a
+
+
+@triton.jit
 def _fetch(sources, position, span, columns, reverse: tl.constexpr):
     arguments, anew = sources
     first, count, batch, hidden = span
@@ -71,16 +87,13 @@ def brc_forward(
 ):
     """The BRC; a program walks ``block`` columns of (B, H), their states in registers."""
     batch = tl.cast(batch, tl.int64)
-    columns = columns_of(batch, hidden, block)
-    element, row, unit, _, exists = columns
+    columns, length = _own_columns(lengths, steps, batch, hidden, block)
+    element, _, unit, _, exists = columns
     h = tl.load(state + element, mask=exists, other=0)
-    reset = load_reset(reset_state, element, exists).to(h.dtype)
-    rows = (load_length(lengths, row, steps, exists), reset)
+    rows = (length, load_reset(reset_state, element, exists).to(h.dtype))
     span = (first, count, batch, hidden)
     sources = (arguments, anew)
-    w_c = tl.load(memory + unit, mask=exists, other=0).to(h.dtype)
-    w_a = tl.load(memory + hidden + unit, mask=exists, other=0).to(h.dtype)
-    weights = (w_c, w_a)
+    weights = _load_weights(memory, unit, exists, hidden, h.dtype)
 
     # Four steps are on their way from memory while one is computed. The loop is written out, since
     # to pass a value on to the next variable would be to wait for it.
@@ -198,14 +211,11 @@ def brc_backward(
     the reset state.
     """
     batch = tl.cast(batch, tl.int64)
-    columns = columns_of(batch, hidden, block)
+    columns, length = _own_columns(lengths, steps, batch, hidden, block)
     element, row, unit, _, exists = columns
     size = batch * hidden
-    length = load_length(lengths, row, steps, exists)
     grad = tl.load(grad_state + element, mask=exists, other=0)
-    w_c = tl.load(memory + unit, mask=exists, other=0).to(grad.dtype)
-    w_a = tl.load(memory + hidden + unit, mask=exists, other=0).to(grad.dtype)
-    weights = (w_c, w_a)
+    weights = _load_weights(memory, unit, exists, hidden, grad.dtype)
     h_0 = tl.load(h_0 + element, mask=exists, other=0)
     rows = (columns, length, h_0, load_reset(reset_state, element, exists).to(h_0.dtype))
     results = (arguments, grad_reset)

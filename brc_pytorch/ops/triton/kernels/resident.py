@@ -47,6 +47,24 @@ def _load_kept(tiles, gate: tl.constexpr, block: tl.constexpr):
 
 
 @triton.jit
+def _load_weights(tiles, packed: tl.constexpr, dtype: tl.constexpr, block: tl.constexpr):
+    """What registers hold: the first words of W_c if they are packed, or both tiles."""
+    if packed:
+        return _load_kept(tiles, 0, block)
+    return _load_tile(tiles, 0, block).to(dtype), _load_tile(tiles, 1, block).to(dtype)
+
+
+@triton.jit
+def _row_of(row, lengths, steps, batch, hidden, block: tl.constexpr):
+    """What belongs to a row: the batch as a number that products fit in, units, its length."""
+    unit = tl.arange(0, block)
+    length = steps
+    if lengths is not None:
+        length = tl.load(lengths + row)
+    return tl.cast(batch, tl.int64), unit, unit < hidden, length
+
+
+@triton.jit
 def _add_terms(total, x, words, piece, hidden, shift, weight: tl.constexpr):
     """Add the terms of x @ W of one piece; ``x`` points to a row of (B, H) in memory."""
     even = piece * 32 + 2 * tl.arange(0, 16)
@@ -113,23 +131,14 @@ def nbrc_forward(
     first-level cache at each step.
     """
     row = tl.cast(tl.program_id(0), tl.int64)
-    batch = tl.cast(batch, tl.int64)
-    unit = tl.arange(0, block)
-    exists = unit < hidden
-    length = steps
-    if lengths is not None:
-        length = tl.load(lengths + row)
+    batch, unit, exists, length = _row_of(row, lengths, steps, batch, hidden, block)
     arguments += row * 3 * hidden
     state += row * hidden
     output += row * hidden
     h = tl.load(state + unit, mask=exists, other=0)
     reset = load_reset(reset_state, row * hidden + unit, exists).to(h.dtype)
-    if packed:
-        kept_c = _load_kept(tiles, 0, block)
-        weight: tl.constexpr = arguments.dtype.element_ty
-    else:
-        tile_c = _load_tile(tiles, 0, block).to(h.dtype)
-        tile_a = _load_tile(tiles, 1, block).to(h.dtype)
+    weights = _load_weights(tiles, packed, h.dtype, block)
+    weight: tl.constexpr = arguments.dtype.element_ty
     # ``zero`` is 0, which the compiler cannot know: else it would unpack the weights before the
     # loop, into registers that are not there.
     shift = zero
@@ -145,13 +154,14 @@ def nbrc_forward(
             tl.store(state + unit, h, mask=exists)
             tl.debug_barrier()  # all have written h
             none = tl.zeros((16, block), h.dtype)
-            sums_c = _add_kept(none, state, kept_c, hidden, shift, weight)
+            sums_c = _add_kept(none, state, weights, hidden, shift, weight)
             sums_c = _add_streamed(sums_c, state, tiles, 5, 0, hidden, shift, weight, block)
             feedback_c = tl.sum(sums_c, axis=0)
             sums_a = _add_streamed(none, state, tiles, 0, 1, hidden, shift, weight, block)
             feedback_a = tl.sum(sums_a, axis=0)
             tl.debug_barrier()  # all have read h
         else:
+            tile_c, tile_a = weights
             feedback_c = tl.sum(h[:, None] * tile_c, axis=0)
             feedback_a = tl.sum(h[:, None] * tile_a, axis=0)
         c, _, g = gates_of(c.to(h.dtype), a.to(h.dtype), u.to(h.dtype), feedback_c, feedback_a, h)
@@ -192,23 +202,14 @@ def nbrc_backward(
     ``grad_reset`` (B, H) it adds the gradient of the reset state.
     """
     row = tl.cast(tl.program_id(0), tl.int64)
-    batch = tl.cast(batch, tl.int64)
-    unit = tl.arange(0, block)
-    exists = unit < hidden
+    batch, unit, exists, length = _row_of(row, lengths, steps, batch, hidden, block)
     at_grad = row * stride_b + unit.to(tl.int64) * stride_h
-    length = steps
-    if lengths is not None:
-        length = tl.load(lengths + row)
     arguments += row * 3 * hidden
     states += row * hidden
     grad_state += row * hidden
     grad = tl.load(grad_state + unit, mask=exists, other=0)
-    if packed:
-        kept_c = _load_kept(tiles, 0, block)
-        weight: tl.constexpr = arguments.dtype.element_ty
-    else:
-        tile_c = _load_tile(tiles, 0, block).to(grad.dtype)
-        tile_a = _load_tile(tiles, 1, block).to(grad.dtype)
+    weights = _load_weights(tiles, packed, grad.dtype, block)
+    weight: tl.constexpr = arguments.dtype.element_ty
     shift = zero
     x = load_arguments(arguments, step_at(count - 1, count, reverse), unit, batch, hidden, exists)
     for done in range(count):
@@ -236,10 +237,11 @@ def nbrc_backward(
             tl.debug_barrier()  # all have written their gradients
             x_c = arguments + step * (3 * batch * hidden)
             terms = tl.zeros((16, block), grad.dtype)
-            terms = _add_kept(terms, x_c, kept_c, hidden, shift, weight)
+            terms = _add_kept(terms, x_c, weights, hidden, shift, weight)
             terms = _add_streamed(terms, x_c, tiles, 5, 0, hidden, shift, weight, block)
             terms = _add_streamed(terms, x_c + hidden, tiles, 0, 1, hidden, shift, weight, block)
         else:
+            tile_c, tile_a = weights
             terms = grad_c[:, None] * tile_c + grad_a[:, None] * tile_a
         grad = tl.where(valid, before + tl.sum(terms, axis=0), grad)
         if anew is not None:
