@@ -9,7 +9,7 @@ gradients; autocast is a rule of the operators themselves, and so at work in exp
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -42,6 +42,14 @@ for _key in AUTOCAST.values():
     AUTOCAST_KEYS = AUTOCAST_KEYS.add(torch._C._dispatch_key_parse(_key))  # noqa: SLF001 - the same
 # Whether a function transform follows every operation. Nothing public tells.
 transforms_are_active = torch._C._are_functorch_transforms_active  # noqa: SLF001
+_any_requires_grad = torch._C._any_requires_grad  # noqa: SLF001 - as torch.library's own rule
+# How torch's dispatcher sees dense tensors of the CPU with nothing lazy about them; those of
+# inference mode have a key less.
+_dispatch_keys = torch._C._dispatch_keys  # noqa: SLF001 - nothing public tells
+_raw_keys = torch._C.DispatchKeySet.raw_repr  # noqa: SLF001 - the same
+with torch.inference_mode():
+    _PLAIN = {_raw_keys(_dispatch_keys(torch.empty(0, device="cpu")))}
+_PLAIN.add(_raw_keys(_dispatch_keys(torch.empty(0, device="cpu"))))
 
 library: Any = torch.library.Library("brc_pytorch", "DEF")  # type: ignore[no-untyped-call]
 library.define(
@@ -55,6 +63,23 @@ operator = torch.ops.brc_pytorch.scan.default
 def mixes_dtypes(device: torch.device) -> bool:
     """Whether autocast chooses the dtypes on this device, so that arguments may differ in them."""
     return device.type in AUTOCAST and torch.is_autocast_enabled(device.type)
+
+
+def goes_straight(tensors: Iterable[Tensor]) -> bool:
+    """Whether the dispatcher would do nothing but call an operator's own kernel.
+
+    It does more where a mode, a tracer or a profiler follows operations, autocast changes dtypes,
+    or a tensor is not of the CPU or not what it seems. A single step takes less time than that.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()  # noqa: SLF001 - here and below, nothing public tells
+        or torch._C._is_torch_function_mode_enabled()  # noqa: SLF001
+        or torch._C._is_tracing()  # noqa: SLF001
+        or torch.autograd._profiler_enabled()  # noqa: SLF001
+        or transforms_are_active()
+        or torch.is_autocast_enabled("cpu")
+    ) and _PLAIN.issuperset(map(_raw_keys, map(_dispatch_keys, tensors)))
 
 
 def require(
@@ -262,6 +287,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 - autograd's own
+        run: Callable[..., tuple[Tensor, Tensor, Tensor]],
         recurrence: str,
         lengths: Tensor | None,
         reverse: bool,
@@ -272,8 +298,7 @@ class _Scan(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         options = lengths, reverse, True, resets, reset_states
-        with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - nothing public does it
-            output, last, saved = operator(recurrence, input, states, parameters, *options)
+        output, last, saved = run(recurrence, input, states, parameters, *options)
         ctx.options = recurrence, reverse
         ctx.mark_non_differentiable(saved)
         ctx.set_materialize_grads(False)  # a gradient that is not there stays None, not zeros
@@ -308,11 +333,16 @@ class _Scan(torch.autograd.Function):
             absent = [None] * (MOST_PARAMETERS - len(parameters))
             gradients = torch.ops.brc_pytorch.scan_backward(
                 *(recurrence, grad_output, grad_last, *given, *absent),
-                *(lengths, reverse, output, saved, needed[5], resets, reset_states),
+                *(lengths, reverse, output, saved, needed[6], resets, reset_states),
             )
         *gradients, of_reset_states = gradients
-        wanted = (g if need else None for need, g in zip(needed[5:], gradients, strict=False))
-        return None, None, None, None, of_reset_states if needed[4] else None, *wanted
+        wanted = (g if need else None for need, g in zip(needed[6:], gradients, strict=False))
+        return *(None,) * 5, of_reset_states if needed[5] else None, *wanted
+
+
+def _below_autograd(*arguments: Any) -> Any:  # noqa: ANN401 - the operator's own
+    with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - nothing public does it
+        return operator(*arguments)
 
 
 def _scan_autograd(
@@ -326,15 +356,11 @@ def _scan_autograd(
     resets: Tensor | None = None,
     reset_states: Tensor | None = None,
 ) -> Any:  # noqa: ANN401 - torch does not say what it applies
-    if torch.is_grad_enabled() and torch._C._any_requires_grad(  # noqa: SLF001 - as torch.library's own rule
-        input, states, parameters, reset_states
-    ):
-        return _Scan.apply(  # type: ignore[no-untyped-call]
-            *(recurrence, lengths, reverse, resets, reset_states, input, states, *parameters)
-        )
+    if torch.is_grad_enabled() and _any_requires_grad(input, states, parameters, reset_states):
+        options: tuple[Any, ...] = lengths, reverse, resets, reset_states
+        return _Scan.apply(_below_autograd, recurrence, *options, input, states, *parameters)  # type: ignore[no-untyped-call]
     options = lengths, reverse, keep, resets, reset_states
-    with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - nothing public does it
-        return operator(recurrence, input, states, parameters, *options)
+    return _below_autograd(recurrence, input, states, parameters, *options)
 
 
 library.impl("scan", _scan, "CompositeExplicitAutograd")
@@ -413,10 +439,12 @@ def scan(
     arguments: tuple[Any, ...] = recurrence, input, stacked, parameters, lengths, reverse
     if resets is not None or reset is not None:
         arguments += False, resets, reset
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        output, last, _ = operator(*arguments)
+    if lengths is None and resets is None and goes_straight((input, stacked, *parameters)):
+        if torch.is_grad_enabled() and _any_requires_grad(input, stacked, parameters):
+            options = lengths, reverse, resets, reset
+            output, last, _ = _Scan.apply(_scan, recurrence, *options, input, stacked, *parameters)  # type: ignore[no-untyped-call]
+        else:
+            output, last, _ = _scan(*arguments)
     else:
-        # A single step is mostly overhead; autograd's part of it would do nothing here.
-        with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - nothing public skips it
-            output, last, _ = operator(*arguments)
+        output, last, _ = operator(*arguments)
     return output, (last.squeeze(0),) if len(states) == 1 else last.unbind(0)

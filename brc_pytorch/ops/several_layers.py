@@ -12,6 +12,7 @@ from brc_pytorch.ops.fallback import REFERENCE
 from brc_pytorch.ops.operator import (
     check_sequence,
     chosen_backend,
+    goes_straight,
     library,
     operator,
     require,
@@ -199,5 +200,8 @@ def scan_layers(
     options: tuple[Any, ...] = (lengths,)
     if resets is not None or reset_states is not None:
         options += resets, reset_states
-    output, last = layers_operator(recurrence, input, states, parameters, *options)
+    straight = lengths is None and resets is None
+    straight = straight and goes_straight((input, *states, *parameters))
+    run = _scan_layers if straight else layers_operator
+    output, last = run(recurrence, input, states, parameters, *options)
     return output, tuple(last)
