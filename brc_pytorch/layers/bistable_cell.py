@@ -16,7 +16,7 @@ from brc_pytorch.layers.checks import (
 )
 from brc_pytorch.ops.operator import scan
 from brc_pytorch.ops.reference import mask_padding, states_before
-from brc_pytorch.ops.several_layers import scan_layers
+from brc_pytorch.ops.several_layers import scan_layers, step
 
 Initializer = Callable[[Tensor], object]
 # In the operators' order.
@@ -146,14 +146,30 @@ class BistableCell(nn.Module):
         Raises:
             ValueError: an argument has the wrong shape, dtype or device.
         """
-        check_features("input_t", input_t, self.input_size)
-        check_like("input_t", input_t, "the parameters", self.kernelz)
+        by_gate = self.parameters_by_gate()
         if hidden_state is None:
+            check_features("input_t", input_t, self.input_size)
             hidden_state = input_t.new_zeros(*input_t.shape[:-1], self.hidden_size)
-        else:
-            check_features("hidden_state", hidden_state, self.hidden_size)
-            check_like("hidden_state", hidden_state, "input_t", input_t)
-            check_broadcast("hidden_state", hidden_state, "input_t", input_t)
+        x, h, like = input_t, hidden_state, by_gate[0]
+        shape, leading = x.shape, None
+        if not (  # (B, I) and (B, H), which needs nothing else
+            len(shape) == 2  # noqa: PLR2004
+            and shape[1] == self.input_size
+            and h.shape == (shape[0], self.hidden_size)
+            and x.dtype is h.dtype is like.dtype
+            and x.device == h.device == like.device
+        ):
+            check_features("input_t", x, self.input_size)
+            check_like("input_t", x, "the parameters", like)
+            check_features("hidden_state", h, self.hidden_size)
+            check_like("hidden_state", h, "input_t", x)
+            check_broadcast("hidden_state", h, "input_t", x)
+            leading = torch.broadcast_shapes(x.shape[:-1], h.shape[:-1])  # type: ignore[no-untyped-call]
+            x = x.expand(*leading, -1).reshape(-1, self.input_size)
+            h = h.expand(*leading, -1).reshape(-1, self.hidden_size)
+        updated = step(self._recurrence, x, h, by_gate)
+        if updated is not None:
+            return updated if leading is None else updated.view(*leading, self.hidden_size)
         (parameters,) = _stacked(self)
         return self._step(input_t, hidden_state, *parameters)
 

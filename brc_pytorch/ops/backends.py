@@ -102,6 +102,10 @@ Layers = Callable[
 ]
 
 
+# (recurrence, input (B, I), state (B, H), parameters as for Layers, next state (B, H)): writes it.
+Step = Callable[[Recurrence, Tensor, Tensor, Sequence[Tensor], Tensor], None]
+
+
 @dataclass(frozen=True, eq=False)
 class Backend:
     """One implementation of some recurrences.
@@ -114,6 +118,7 @@ class Backend:
         backward: the backward pass.
         saved_shape: the shape of what a forward pass saves for the backward pass of this call.
         layers: several layers at once, if it can.
+        step: one step of one layer with one state, if it can better than a sequence.
         knows_resets: whether it computes calls with resets.
     """
 
@@ -124,6 +129,7 @@ class Backend:
     backward: Backward
     saved_shape: Callable[[Call], tuple[int, ...]]
     layers: Layers | None = None
+    step: Step | None = None
     knows_resets: bool = False
 
 

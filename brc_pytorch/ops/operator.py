@@ -2,14 +2,14 @@
 
 A program that holds it runs wherever torch does: the device of the tensors chooses the backend when
 it runs. Every call, by whatever way it comes, is checked here before a backend takes a pointer.
-Torch's dispatcher has carried out
-lazy negations and conjugations by then, for the operators have no kernels for tensors with them.
+Torch's dispatcher has carried out lazy negations and conjugations by then, for the operators have
+no kernels for tensors with them; only calls for which it would do nothing go past it.
 Beside it are ``scan_backward``, its gradients, and ``scan_layers``, several layers at once without
 gradients; autocast is a rule of the operators themselves, and so at work in exported programs too.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,13 +43,18 @@ for _key in AUTOCAST.values():
 # Whether a function transform follows every operation. Nothing public tells.
 transforms_are_active = torch._C._are_functorch_transforms_active  # noqa: SLF001
 _any_requires_grad = torch._C._any_requires_grad  # noqa: SLF001 - as torch.library's own rule
-# How torch's dispatcher sees dense tensors of the CPU with nothing lazy about them; those of
-# inference mode have a key less.
-_dispatch_keys = torch._C._dispatch_keys  # noqa: SLF001 - nothing public tells
-_raw_keys = torch._C.DispatchKeySet.raw_repr  # noqa: SLF001 - the same
-with torch.inference_mode():
-    _PLAIN = {_raw_keys(_dispatch_keys(torch.empty(0, device="cpu")))}
-_PLAIN.add(_raw_keys(_dispatch_keys(torch.empty(0, device="cpu"))))
+# What tells of someone who follows, records or changes all operations; nothing public tells most.
+_WATCHERS: tuple[Callable[[], object], ...] = (
+    torch.compiler.is_compiling,  # first, since it cannot trace the others
+    torch._C._len_torch_dispatch_stack,  # noqa: SLF001
+    torch._C._is_torch_function_mode_enabled,  # noqa: SLF001
+    torch._C._is_tracing,  # noqa: SLF001
+    torch._C._autograd._profiler_enabled,  # noqa: SLF001
+    torch._C._is_any_autocast_enabled,  # noqa: SLF001
+    transforms_are_active,
+)
+# Types of tensors that are nothing else.
+_OWN_TYPES = {Tensor, torch.nn.Parameter}
 
 library: Any = torch.library.Library("brc_pytorch", "DEF")  # type: ignore[no-untyped-call]
 library.define(
@@ -65,21 +70,20 @@ def mixes_dtypes(device: torch.device) -> bool:
     return device.type in AUTOCAST and torch.is_autocast_enabled(device.type)
 
 
-def goes_straight(tensors: Iterable[Tensor]) -> bool:
+def goes_straight(tensors: Sequence[Tensor]) -> bool:
     """Whether the dispatcher would do nothing but call an operator's own kernel.
 
     It does more where a mode, a tracer or a profiler follows operations, autocast changes dtypes,
-    or a tensor is not of the CPU or not what it seems. A single step takes less time than that.
+    or a tensor is not what it seems. A single step takes less time than that.
     """
+    for watches in _WATCHERS:
+        if watches():
+            return False
     return not (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()  # noqa: SLF001 - here and below, nothing public tells
-        or torch._C._is_torch_function_mode_enabled()  # noqa: SLF001
-        or torch._C._is_tracing()  # noqa: SLF001
-        or torch.autograd._profiler_enabled()  # noqa: SLF001
-        or transforms_are_active()
-        or torch.is_autocast_enabled("cpu")
-    ) and _PLAIN.issuperset(map(_raw_keys, map(_dispatch_keys, tensors)))
+        {*map(type, tensors)} - _OWN_TYPES
+        or any(map(Tensor.is_neg, tensors))
+        or any(map(Tensor._is_zerotensor, tensors))  # noqa: SLF001
+    )
 
 
 def require(
@@ -94,14 +98,14 @@ def require(
     Those behind the last name are gates' parameters.
     """
     dtype, device = input.dtype, input.device
+    if (
+        [tensor.shape for tensor in tensors] == shapes
+        and (mixed or {tensor.dtype for tensor in tensors} == {dtype})
+        and {tensor.device for tensor in tensors} == {device}
+        and {tensor.layout for tensor in tensors} == {_STRIDED}
+    ):
+        return
     for place, tensor in enumerate(tensors):
-        if (
-            tensor.shape == shapes[place]
-            and (tensor.dtype is dtype or mixed)
-            and tensor.device == device
-            and tensor.layout is _STRIDED
-        ):
-            continue
         unnamed = place - len(names)
         name = names[place] if unnamed < 0 else f"parameters[{unnamed}]"
         if tensor.shape != shapes[place]:
@@ -111,7 +115,8 @@ def require(
             raise ValueError(f"{name}: expected device {device}, got {tensor.device}")
         if tensor.layout is not _STRIDED:
             raise ValueError(f"{name}: expected a dense tensor, got {tensor.layout}")
-        raise ValueError(f"{name}: expected dtype {dtype}, got {tensor.dtype}")
+        if tensor.dtype is not dtype and not mixed:
+            raise ValueError(f"{name}: expected dtype {dtype}, got {tensor.dtype}")
 
 
 def check_sequence(
@@ -441,8 +446,8 @@ def scan(
         arguments += False, resets, reset
     if lengths is None and resets is None and goes_straight((input, stacked, *parameters)):
         if torch.is_grad_enabled() and _any_requires_grad(input, stacked, parameters):
-            options = lengths, reverse, resets, reset
-            output, last, _ = _Scan.apply(_scan, recurrence, *options, input, stacked, *parameters)  # type: ignore[no-untyped-call]
+            given = None, reverse, None, None, input, stacked, *parameters
+            output, last, _ = _Scan.apply(_scan, recurrence, *given)  # type: ignore[no-untyped-call]
         else:
             output, last, _ = _scan(*arguments)
     else:

@@ -16,9 +16,10 @@ from brc_pytorch.ops.operator import (
     library,
     operator,
     require,
+    scan,
     transforms_are_active,
 )
-from brc_pytorch.ops.recurrences import Recurrence
+from brc_pytorch.ops.recurrences import RECURRENCES, Recurrence
 
 
 def check_layers(
@@ -107,6 +108,16 @@ def _scan_layers_fake(
     return _empty(input, states)
 
 
+def side_by_side(recurrence: Recurrence, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The parameters of a layer, gate by gate, as the operator of a single layer takes them."""
+    stacked, at = [], 0
+    for tensors in recurrence.layouts[len(parameters)][0]:
+        if tensors:
+            stacked.append(torch.cat([*parameters[at : at + tensors]], dim=-1))
+        at += tensors
+    return stacked
+
+
 def one_by_one(
     run: Callable[..., Any],
     recurrence: Recurrence,
@@ -120,13 +131,9 @@ def one_by_one(
     """What the operator of several layers computes, by that of a single one."""
     layers = len(states[0])
     count = len(parameters) // layers
-    last, at = [], 0
+    last = []
     for layer in range(layers):
-        stacked = []
-        for tensors in recurrence.layouts[count][0]:
-            if tensors:
-                stacked.append(torch.cat([*parameters[at : at + tensors]], dim=-1))
-            at += tensors
+        stacked = side_by_side(recurrence, parameters[layer * count : (layer + 1) * count])
         of_layer = torch.stack([state[layer] for state in states])
         reset = None if reset_states is None else torch.stack([s[layer] for s in reset_states])
         options = lengths, False, False, resets, reset
@@ -143,6 +150,49 @@ library.define(
 layers_operator = torch.ops.brc_pytorch.scan_layers.default
 library.impl("scan_layers", _scan_layers, "CompositeExplicitAutograd")
 torch.library.register_fake("brc_pytorch::scan_layers", _scan_layers_fake, lib=library)
+
+
+def step(
+    recurrence: str, input: Tensor, state: Tensor, parameters: Sequence[Tensor]
+) -> Tensor | None:
+    """One step of one layer of a recurrence with one state, by the compiled kernels.
+
+    Args:
+        recurrence: its name, ``"brc"`` or ``"nbrc"``.
+        input: x_t, (B, I).
+        state: h_{t-1}, (B, H).
+        parameters: gate by gate, as for :func:`scan_layers`.
+
+    Returns:
+        h_t, (B, H); or None where the equations do better in plain PyTorch: without such kernels,
+        and where something follows every operation, as ``torch.compile`` and autocast do.
+
+    Raises:
+        ValueError: an argument has the wrong shape, dtype or device.
+    """
+    backend = choice.chosen.get((input.device.type, recurrence))
+    if (
+        backend is None
+        or backend.step is None
+        or choice.forced is not None
+        or input.dtype not in backend.dtypes
+        or forward_ad._current_level >= 0  # noqa: SLF001 - nothing public tells
+        or not goes_straight((input, state, *parameters))
+    ):
+        return None
+    known = RECURRENCES[recurrence]
+    if torch.is_grad_enabled():
+        stacked = side_by_side(known, parameters)
+        output, _ = scan(recurrence, input.unsqueeze(0), (state,), stacked)
+        return output.squeeze(0)
+    (batch, features), hidden = input.shape, state.shape[1]
+    of_layer = {"I": (features, hidden), "H": (hidden, hidden), None: (hidden,)}
+    _, rows = known.layouts[len(parameters)]
+    shapes = [(batch, hidden), *map(of_layer.__getitem__, rows)]
+    require(input, (state, *parameters), shapes, known.states)
+    updated = state.new_empty((batch, hidden))
+    backend.step(known, input, state, parameters, updated)
+    return updated
 
 
 def scan_layers(

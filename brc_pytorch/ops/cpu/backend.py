@@ -6,7 +6,9 @@ a_t - 1 of the bistable cells, (K, B, 2H) for K steps, and compute those of the 
 Symbols: T time, B batch, I input size, H hidden size.
 """
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +23,10 @@ _CHEAP_GATES = 64
 # Where the input's part of the gates is that cheap and the state's is not, those of half the steps
 # are: (T, B, H) less to hold, for a few per cent of the time. Fewer units than these take more.
 _UNITS_TO_HALVE = 96
+# Room for pointers in the description of a layer.
+_GATES, _STATES = interface.GATES, interface.STATES
+_ABSENT = (0,) * _GATES
+_NO_RESETS = (0,) * (3 + _STATES)
 
 
 def _saved_shape(call: Call) -> tuple[int, ...]:
@@ -39,7 +45,7 @@ def _saved_shape(call: Call) -> tuple[int, ...]:
     return (steps * kept_halves // 2, batch, interface.SAVED[recurrence.name] * hidden)
 
 
-def _describe(call: Call, kept_steps: int) -> tuple[interface.Layer, list[Tensor | None]]:
+def _describe(call: Call, kept_steps: int) -> tuple[bytes, list[Tensor | None]]:
     """The C description of a layer, and the tensors whose memory it points to."""
     recurrence, input, states, parameters, lengths, reverse, *_ = call
     hidden, size = states.shape[2], input.element_size()
@@ -57,37 +63,33 @@ def _describe(call: Call, kept_steps: int) -> tuple[interface.Layer, list[Tensor
     of_bias = bias[0] if bias else ()
     beside_kernel = recurrence.parameters[0].gates[0]
     first_state, of_state = states.data_ptr(), states.stride(0) * size
-    layer = interface.Layer(
-        *input.shape,
-        hidden,
-        input.stride(),
-        input.data_ptr(),
-        tuple([first_state + number * of_state for number in range(len(states))]),
-        kernel,
-        memory,
-        of_bias[:beside_kernel],
-        of_bias[beside_kernel:],
-        parameters[0].stride(),
-        (0, *parameters[1].stride())[-2:],  # of a vector the last
-        None if lengths is None else lengths.data_ptr(),
+    reset_states = [] if call.reset_states is None else [*call.reset_states.contiguous()]
+    layer = interface.LAYER.pack(
+        *(*input.shape, hidden),
+        *(*input.stride(), input.data_ptr()),
+        *(*[first_state + number * of_state for number in range(len(states))], 0)[:_STATES],
+        *(kernel + _ABSENT)[:_GATES],
+        *(memory + _ABSENT)[:_GATES],
+        *(of_bias[:beside_kernel] + _ABSENT)[:_GATES],
+        *(of_bias[beside_kernel:] + _ABSENT)[:_GATES],
+        *parameters[0].stride(),
+        *(0, *parameters[1].stride())[-2:],  # of a vector the last
+        0 if lengths is None else lengths.data_ptr(),
         kept_steps,
         interface.CELLS[recurrence.name],
         input.dtype == torch.float64,
         reverse,
         torch.get_num_threads(),
         interface.chosen.instruction_set,
+        *(_NO_RESETS if call.resets is None else _described(call.resets, reset_states)),
     )
-    reset_states = [] if call.reset_states is None else [*call.reset_states.contiguous()]
-    if call.resets is not None:
-        _describe_resets(layer, call.resets, reset_states)
     return layer, [states, lengths, *parameters, *reset_states]
 
 
-def _describe_resets(layer: interface.Layer, resets: Tensor, states: Sequence[Tensor]) -> None:
-    """Add where segments begin and the states, each (B, H), that they start from."""
-    layer.resets = resets.data_ptr()
-    layer.resets_strides = resets.stride()
-    layer.reset_states = tuple(state.data_ptr() for state in states)
+def _described(resets: Tensor, states: Sequence[Tensor]) -> tuple[int, ...]:
+    """Where segments begin and the states, each (B, H), that they start from."""
+    pointers = (*[state.data_ptr() for state in states], *_ABSENT)
+    return (resets.data_ptr(), *resets.stride(), *pointers[:_STATES])
 
 
 def _no_memory() -> MemoryError:
@@ -150,6 +152,23 @@ def _backward(
         raise _no_memory()
 
 
+@functools.cache
+def _of_gates(recurrence: Recurrence, count: int) -> Callable[[list[int]], tuple[int, ...]]:
+    """What puts the pointers to the gates of a layer's tensors, and a 0, where the kernels look."""
+    places = range(count * recurrence.apart)
+    of_parameters = []
+    for tensors in recurrence.layouts[count][0]:
+        gates = tensors * recurrence.apart
+        of_parameters.append([*places[:gates]])
+        places = places[gates:]
+    kernel, memory, bias = of_parameters
+    beside_kernel = len(kernel)
+    all_places: list[int] = []
+    for own in (kernel, memory, bias[:beside_kernel], bias[beside_kernel:]):
+        all_places += own + [-1] * (_GATES - len(own))
+    return operator.itemgetter(*all_places)
+
+
 def _layers(
     recurrence: Recurrence,
     input: Tensor,
@@ -178,10 +197,10 @@ def _layers(
             for gate in range(apart)
         ]
     first_states, state_size = [*map(Tensor.data_ptr, states)], batch * hidden * size
-    beside_kernel = recurrence.parameters[0].gates[0]
-    strides, first_input = input.stride(), input.data_ptr()
+    sequence = *input.stride(), input.data_ptr()
+    of_layer, of_gates = count * apart, _of_gates(recurrence, count)
     shared = (
-        None if lengths is None else lengths.data_ptr(),
+        0 if lengths is None else lengths.data_ptr(),
         0,
         interface.CELLS[recurrence.name],
         input.dtype == torch.float64,
@@ -189,36 +208,24 @@ def _layers(
         torch.get_num_threads(),
         interface.chosen.instruction_set,
     )
-    descriptions = (interface.Layer * layers)()
     reset_states = [state.contiguous() for state in reset_states or ()]
-    at = 0
+    descriptions = b""
     for layer in range(layers):
-        of_parameters = []
-        for number in tensors:
-            of_parameters.append(tuple(pointers[at : at + number * apart]))
-            at += number * apart
-        kernel, memory, bias = of_parameters
         first = layer * count
-        of_memory = held[first + tensors[0]].stride()
-        descriptions[layer] = interface.Layer(
-            steps,
-            batch,
-            hidden if layer else features,
-            hidden,
-            strides,
-            first_input,
-            tuple([address + layer * state_size for address in first_states]),
-            kernel,
-            memory,
-            bias[:beside_kernel],
-            bias[beside_kernel:],
-            held[first].stride(),
-            (0, *of_memory)[-2:],
+        descriptions += interface.LAYER.pack(
+            *(steps, batch, hidden if layer else features, hidden),
+            *sequence,
+            *(*[address + layer * state_size for address in first_states], 0)[:_STATES],
+            *of_gates([*pointers[layer * of_layer : (layer + 1) * of_layer], 0]),
+            *held[first].stride(),
+            *(0, *held[first + tensors[0]].stride())[-2:],
             *shared,
+            *(
+                _NO_RESETS
+                if resets is None
+                else _described(resets, [state[layer] for state in reset_states])
+            ),
         )
-        if resets is not None:
-            of_layer = [state[layer] for state in reset_states]
-            _describe_resets(descriptions[layer], resets, of_layer)
     if interface.kernels.brc_forward(  # type: ignore[union-attr]
         descriptions,
         layers,
@@ -226,6 +233,30 @@ def _layers(
         interface.States(*map(Tensor.data_ptr, last)),
         None,
     ):
+        raise _no_memory()
+
+
+def _step(
+    recurrence: Recurrence,
+    input: Tensor,
+    state: Tensor,
+    parameters: Sequence[Tensor],
+    updated: Tensor,
+) -> None:
+    state, held = state.contiguous(), [*map(Tensor.contiguous, parameters)]
+    count = len(held)
+    layer = interface.LAYER.pack(
+        *(1, *input.shape, state.shape[1]),
+        *(0, *input.stride(), input.data_ptr()),
+        *(state.data_ptr(), 0),
+        *_of_gates(recurrence, count)([*map(Tensor.data_ptr, held), 0]),
+        *held[0].stride(),
+        *(0, *held[recurrence.layouts[count][0][0]].stride())[-2:],
+        *(0, 0, interface.CELLS[recurrence.name], input.dtype == torch.float64, False),
+        *(torch.get_num_threads(), interface.chosen.instruction_set, *_NO_RESETS),
+    )
+    last = interface.States(updated.data_ptr())
+    if interface.kernels.brc_forward(layer, 1, None, last, None):  # type: ignore[union-attr]
         raise _no_memory()
 
 
@@ -241,5 +272,6 @@ if interface.kernels is not None:
             saved_shape=_saved_shape,
             layers=_layers,
             knows_resets=True,
+            step=_step,
         ),
     )

@@ -4,43 +4,28 @@ It is a plain one over raw pointers, so that one binary serves every version of 
 """
 
 import ctypes
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_GATES, _STATES = 4, 2  # of any cell, at most
-States = ctypes.c_void_p * _STATES
+GATES, STATES = 4, 2  # of any cell, at most
+States = ctypes.c_void_p * STATES
 
 
-class Layer(ctypes.Structure):
-    """``brc_layer`` of csrc/abi/brc.h."""
-
-    _fields_ = (
-        ("steps", ctypes.c_int64),
-        ("batch", ctypes.c_int64),
-        ("input_size", ctypes.c_int64),
-        ("hidden_size", ctypes.c_int64),
-        ("input_strides", ctypes.c_int64 * 3),
-        ("input", ctypes.c_void_p),
-        ("initial_states", States),
-        ("kernel", ctypes.c_void_p * _GATES),
-        ("memory", ctypes.c_void_p * _GATES),
-        ("bias", ctypes.c_void_p * _GATES),
-        ("memory_bias", ctypes.c_void_p * _GATES),
-        ("kernel_strides", ctypes.c_int64 * 2),
-        ("memory_strides", ctypes.c_int64 * 2),
-        ("lengths", ctypes.c_void_p),
-        ("saved_steps", ctypes.c_int64),
-        ("cell", ctypes.c_int32),
-        ("is_double", ctypes.c_int32),
-        ("reverse", ctypes.c_int32),
-        ("threads", ctypes.c_int32),
-        ("instruction_set", ctypes.c_int32),
-        ("resets", ctypes.c_void_p),
-        ("resets_strides", ctypes.c_int64 * 2),
-        ("reset_states", ctypes.c_void_p * _STATES),
-    )
+# ``brc_layer`` of csrc/abi/brc.h; a pointer that is not there is 0. To fill a structure of ctypes
+# takes longer than the kernels take for a step.
+LAYER = struct.Struct(
+    "4q"  # steps, batch, input_size, hidden_size
+    "3qP"  # input_strides, input
+    f"{STATES}P"  # initial_states
+    f"{4 * GATES}P"  # kernel, memory, bias, memory_bias
+    "2q2q"  # kernel_strides, memory_strides
+    "Pq"  # lengths, saved_steps
+    "5i"  # cell, is_double, reverse, threads, instruction_set
+    f"P2q{STATES}P"  # resets, resets_strides, reset_states
+)
 
 
 class Gradients(ctypes.Structure):
@@ -77,13 +62,13 @@ def _load() -> ctypes.CDLL | None:
         library.brc_instruction_sets.restype = ctypes.c_char_p
         library.brc_saved.argtypes = (ctypes.c_int32,)
         library.brc_forward.argtypes = (
-            ctypes.POINTER(Layer),
+            ctypes.c_char_p,
             ctypes.c_int32,
             pointer,
             States,
             pointer,
         )
-        library.brc_backward.argtypes = (ctypes.POINTER(Layer), ctypes.POINTER(Gradients))
+        library.brc_backward.argtypes = (ctypes.c_char_p, ctypes.POINTER(Gradients))
         return library
     return None
 
