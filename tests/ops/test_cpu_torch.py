@@ -49,6 +49,26 @@ def test_opcheck_of_the_gradients(recurrence, sizes, dtype, keep):
 
 
 @every_recurrence
+def test_gradients_where_nothing_was_saved_are_the_same(recurrence):
+    """The forward pass may have run without gradients; further states are then computed again."""
+    x, h_0, *parameters = arguments(recurrence, inputs=24, dtype=torch.float64)
+    given = x, stacked(h_0)
+    output, last, saved = torch.ops.brc_pytorch.scan(
+        recurrence, *given, parameters, None, reverse=True, keep=True
+    )
+    cotangents = torch.randn_like(output), torch.randn_like(last)
+    results = [
+        torch.ops.brc_pytorch.scan_backward(
+            *(recurrence, *cotangents, *given, *parameters, None, None),
+            *(True, output, kept, True),
+        )
+        for kept in (saved, saved.new_empty(0))
+    ]
+    assert saved.numel()
+    torch.testing.assert_close(*results)
+
+
+@every_recurrence
 def test_compiled_whole_and_bitwise_equal(recurrence):
     tensors = arguments(recurrence, requires_grad=True)
     lengths = torch.tensor([0, 3, 5])
