@@ -93,7 +93,7 @@ class Stack(nn.Module):
             if together is not None:
                 found = type(together[0]).scan_layers(together, *given)
                 cells = [*together]
-        elif together is not None and takes_resets(type(together[0]).scan_layers):
+        elif together is not None and _takes_resets(together[0], "scan_layers"):
             reset_states = self._reset_states(sequence.shape[1])
             found = type(together[0]).scan_layers(together, *given, begins, reset_states)
         output, last = found or self._run_one_by_one(cells, *given, begins)
@@ -111,7 +111,7 @@ class Stack(nn.Module):
                     f"cells[{index}]: expected a cell with gates, a method gates(input, output, "
                     f"state, lengths, reverse), got a {type(cell).__name__}, which has none"
                 )
-            if resets is not None and not takes_resets(cell.gates):
+            if resets is not None and not _takes_resets(cell, "gates"):
                 raise TypeError(
                     f"cells[{index}]: expected gates that take resets, "
                     f"got a {type(cell).__name__}, whose do not"
@@ -254,7 +254,7 @@ def scan_cell(
     arguments = (input, state, lengths, reverse)
     if not _is_stepwise(cell):
         if defines(type(cell), "scan", "forward"):
-            if not resets or takes_resets(cell.scan):  # type: ignore[arg-type]
+            if not resets or _takes_resets(cell, "scan"):
                 return cell.scan(*arguments, *resets)  # type: ignore[operator, no-any-return]
         elif (of_torch := torch_cell(cell)) is not None:
             recurrence = of_torch.recurrence
@@ -295,6 +295,12 @@ def _is_stepwise(*cells: nn.Module) -> bool:
         ):
             return True
     return False
+
+
+def _takes_resets(cell: object, name: str) -> bool:
+    """Whether a cell's method of this name has an argument ``resets``."""
+    # Into a TorchCell torch.compile cannot look.
+    return isinstance(cell, TorchCell) or takes_resets(getattr(cell, name))
 
 
 def defines(kind: type, name: str, *others: str) -> bool:
