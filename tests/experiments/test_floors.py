@@ -84,5 +84,5 @@ def test_a_task_says_what_it_measures(name):
     titles = [measure.title for measure in task.measures(settings)]
     assert len(set(titles)) == len(titles) > 0
     names = [curve.name for curve in task.curves(settings)]
-    assert names[0] == "training_loss"
+    assert "training_loss" in names
     assert len(set(names)) == len(names)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-_COMPARED = "LSTM,GRU,BRC,nBRC"
+_WORDS: dict[type, str] = {int: "INT", str: "NAME"}
 
 _COMPARISON, _SETTINGS, RUNNING = "What is compared", "Settings", "How it is run"
 
@@ -112,7 +112,10 @@ def task_command(task: type[Task]) -> Callable[..., None]:
         **given: Any,  # noqa: ANN401 - as the settings are
     ) -> None:
         def plan() -> list[Task]:
-            lists = [list_of(name, given.pop(name), int) for name in dimensions]
+            lists = [
+                list_of(name, given.pop(name), types[each.name])
+                for name, each in dimensions.items()
+            ]
             return [
                 task(**dict(zip(task.dimensions, values, strict=True)), **given)
                 for values in itertools.product(*lists)
@@ -125,10 +128,10 @@ def task_command(task: type[Task]) -> Callable[..., None]:
         return ",".join(map(str, values))
 
     options: dict[str, tuple[Any, Any]] = {
-        "cells": (Cells, _COMPARED),
+        "cells": (Cells, joined(task.cells)),
         **{
             name: (
-                Annotated[str, _list_of("INT", each.metadata["help"])],
+                Annotated[str, _list_of(_WORDS[types[each.name]], each.metadata["help"])],
                 joined(each.metadata["compared"]),
             )
             for name, each in dimensions.items()

@@ -29,7 +29,7 @@ from typing import Any
 
 from brc_pytorch.experiments.files import DamagedFileError, check_keys, read_json
 from brc_pytorch.experiments.show.results import Experiment
-from brc_pytorch.experiments.show.statistics import count_finished, mean
+from brc_pytorch.experiments.show.statistics import count_finished, median
 from brc_pytorch.experiments.show.tables import Table
 from brc_pytorch.experiments.tasks.measures import (
     Measure,
@@ -145,7 +145,7 @@ def _compare(experiment: Experiment, other: OtherTable, source: str) -> Comparis
             run for run in experiment.runs if all(run.settings.get(key) == row[key] for key in keys)
         ]
         finished = [run for run in runs if run.result is not None]
-        texts = [*(row[key] for key in keys), count_finished(runs), mean(measure, finished)]
+        texts = [*(row[key] for key in keys), count_finished(runs), median(measure, finished)]
         rows.append([*map(str, texts), str(row["value"])])
     columns = [*keys, "seeds", "here", source]
     return Comparison(measure.title, Table(columns, rows, len(keys)), differences)

@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 from brc_pytorch.experiments.show.networks import LayerLook, Look, Loop
-from brc_pytorch.experiments.show.plots import STYLE, save
+from brc_pytorch.experiments.show.plots import save
+from brc_pytorch.experiments.show.style import STYLE
 from brc_pytorch.experiments.tasks import TASKS
 
 FOLDER = "look"

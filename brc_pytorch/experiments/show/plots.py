@@ -16,42 +16,25 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+)
 
-from brc_pytorch.experiments.files import TRAINING, write_file
+from brc_pytorch.experiments.files import write_file
 from brc_pytorch.experiments.show.results import Experiment, RunFiles
+from brc_pytorch.experiments.show.seeds import Seeds
+from brc_pytorch.experiments.show.style import GREY, STYLE, annotate, cell_styles
 from brc_pytorch.experiments.tasks.curves import Curve, Mark
 from brc_pytorch.experiments.tasks.recall import SHORT_LENGTH, SHORT_WINDOW
 from brc_pytorch.experiments.tasks.task import WINDOW
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart, with dashes for prints in
-# grey; a cell keeps its own in every plot, and cells of the user's own take what is left.
-_CELL_STYLES: dict[str, tuple[str, Any]] = {
-    "LSTM": ("#0072B2", (0, (5, 1.5))),
-    "GRU": ("#E69F00", (0, (2, 1))),
-    "BRC": ("#D55E00", (0, (9, 1.5, 2, 1.5))),
-    "nBRC": ("#009E73", "solid"),
-    "RNN": ("#56B4E9", (0, (1, 1))),
-    "PeepholeLSTM": ("#CC79A7", (0, (5, 1, 1, 1, 1, 1))),
-}
-_SPARE_COLOURS = ("#000000", "#7F7F7F", "#8C564B", "#9A8700")
-_GREY = "#555555"
-STYLE: dict[Any, Any] = {
-    "font.size": 11,
-    "axes.titlesize": 11,
-    "axes.labelsize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E5E5E5",
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "svg.hashsalt": "brc",  # the same data give the same file
-    "text.parse_math": False,  # a cell's name is no formula
-}
 _MOST_POINTS = 500
 """More points of a smoothed line than this cannot be seen, and make an SVG slow."""
+_HEIGHT_OF_CURVES = 3.3
 _MOST_COLUMNS = 3
 """Panels beside each other in one file."""
 _TITLE_LETTERS_PER_INCH = 8
@@ -60,20 +43,33 @@ _LETTERS_OF_A_LINE = 7
 """What the line beside a name takes in a legend, in letters."""
 
 
-def plots(experiment: Experiment) -> list[Curve]:
-    """Return the curves that the experiment has something for."""
+Plot = Curve | Seeds
+
+
+def plots(experiment: Experiment) -> list[Plot]:
+    """Return what the experiment has something for: the seeds of each cell, and curves."""
+    seeds = Seeds(experiment.task.measures(experiment.settings)[0])
     curves = experiment.task.curves(experiment.settings)
-    return [curve for curve in curves if any(curve.table in run.tables for run in experiment.runs)]
+    return [
+        *([seeds] if any(map(seeds.has, experiment.runs)) else []),
+        *(c for c in curves if any(c.table in run.tables for run in experiment.runs)),
+    ]
 
 
-def caption(curve: Curve, experiment: Experiment) -> str:
+def caption(plot: Plot, experiment: Experiment) -> str:
     """Tell what a plot shows, and how several seeds are drawn."""
+    if isinstance(plot, Seeds):
+        return plot.caption
     several = len(experiment.values("seed")) > 1
-    spread = " Lines and bands: mean ± standard error over the seeds." if several else ""
-    alone = ""
-    if several and curve.table == TRAINING:
-        alone = " Thin lines: single runs, where others have ended."
-    return f"{curve.caption.format(window=_windows(experiment))}{spread}{alone}"
+    spread = (
+        " Thick lines: medians over the seeds, of which one that has ended keeps its last value. "
+        "Thin lines: the seeds."
+    )
+    axes = ""
+    if plot.scale == "share" and len(_panels(experiment)) > 1:
+        axes = " Mind the vertical axes, which differ."
+    about = plot.caption.format(window=_windows(experiment))
+    return f"{about}{spread if several else ''}{axes}"
 
 
 def _windows(experiment: Experiment) -> str:
@@ -84,68 +80,67 @@ def _windows(experiment: Experiment) -> str:
     return common
 
 
-def _finish(axis: Axes, curve: Curve) -> None:
-    """Set the scales of a panel, and mark in it what its numbers are measured by."""
-    for mark in curve.marks:
-        _mark(axis, mark)
+def _finish(axis: Axes, curve: Curve, marks: Sequence[Mark], lowest: float) -> None:
+    """Set the scales of a panel, and mark in it what its numbers are measured by.
+
+    Args:
+        axis: The panel, with its curves.
+        curve: What they are.
+        marks: What is marked.
+        lowest: The lowest value that is drawn.
+    """
     if curve.scale == "log":
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         # Within one decade the ticks between its ends are all there is to read.
         axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 1)))
     elif curve.scale == "share":
-        axis.set_ylim(-0.02, 1.02)
-        axis.yaxis.set_major_formatter(PercentFormatter(1))
+        bottom = _bottom(lowest)
+        room = 0.03 * (1 - bottom)
+        axis.set_ylim(bottom - (room if bottom == 0 else 0), 1 + room)
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
     else:
         axis.set_ylim(bottom=0)
     if curve.x == "iteration":
         axis.set_xlim(left=0)
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    elif curve.x_scale == "log":
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_locator(LogLocator(base=4, numticks=9))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter(FuncFormatter(_power_of_two))
     else:
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+    for mark in marks:
+        if mark.axis == "x" or axis.get_ylim()[0] <= mark.value:
+            _mark(axis, mark)
+
+
+def _bottom(lowest: float) -> float:
+    """Return where an axis of shares begins: 0, or higher where all values are near 1."""
+    steps = (0.99, 0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
+    return next((step for step in steps if lowest >= step), 0.0)
+
+
+def _power_of_two(value: float, _: object) -> str:
+    """Write a length, in units of 1,024 from there on."""
+    for unit, letter in ((2**20, "Mi"), (2**10, "Ki")):
+        if value >= unit:
+            return f"{value / unit:g} {letter}"
+    return f"{value:g}"
 
 
 def _mark(axis: Axes, mark: Mark) -> None:
-    """Draw a thin line at a value, and its meaning beside it."""
+    """Draw a thin line at a value, and its meaning beside it, over all curves."""
+    line: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "zorder": 5}
     if mark.axis == "y":
-        axis.axhline(mark.value, color=_GREY, linewidth=0.8)
-        _annotate(axis, mark.text, (1, mark.value), axis.get_yaxis_transform(), "right")
+        axis.axhline(mark.value, **line)
+        annotate(axis, mark.text, (1, mark.value), axis.get_yaxis_transform(), "right")
         return
-    axis.axvline(mark.value, color=_GREY, linewidth=0.8)
-    _annotate(axis, mark.text, (mark.value, 1), axis.get_xaxis_transform(), "center")
+    axis.axvline(mark.value, **line)
+    annotate(axis, mark.text, (mark.value, 1), axis.get_xaxis_transform(), "center")
     axis.set_title(axis.get_title(loc="left"), loc="left", pad=18)  # the text is below it
-
-
-def _annotate(
-    axis: Axes,
-    text: str,
-    place: tuple[float, float],
-    transform: Any,  # noqa: ANN401 - matplotlib has several kinds
-    side: str,
-) -> None:
-    """Write a small text above a place."""
-    axis.annotate(
-        text,
-        place,
-        xycoords=transform,
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha=side,
-        color=_GREY,
-        fontsize=9,
-    )
-
-
-def _styles(cells: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return how the line of each cell is drawn."""
-    spare = iter(_SPARE_COLOURS)
-    styles: dict[str, dict[str, Any]] = {}
-    for place, cell in enumerate(reversed(cells)):
-        colour, dashes = _CELL_STYLES.get(cell) or (next(spare, "#BBBBBB"), "solid")
-        # Thin lines over thick ones: cells that learn all, or nothing, lie upon each other.
-        styles[cell] = {"color": colour, "linestyle": dashes, "linewidth": 1.5 + 0.35 * place}
-    return dict(reversed(styles.items()))
 
 
 def _thin(curve: "pd.Series[float]") -> "pd.Series[float]":
@@ -154,38 +149,54 @@ def _thin(curve: "pd.Series[float]") -> "pd.Series[float]":
     return curve.iloc[::-1].iloc[::step].iloc[::-1]
 
 
-def _draw_cell(axis: Axes, curves: Sequence["pd.Series[float]"], style: dict[str, Any]) -> None:
-    """Draw the mean and standard error of some runs as far as all go, and then each alone."""
-    colour = style["color"]
-    curves = [curve.dropna() for curve in curves]  # a run that diverged ends there
-    together = pd.concat(curves, axis=1, join="inner")
-    mean = _thin(together.mean(axis=1))
-    axis.plot(mean.index, mean, **style)
-    if len(curves) == 1:
-        return
-    error = together.sem(axis=1)[mean.index]
-    axis.fill_between(mean.index, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
-    for curve in curves:
-        if len(curve) > len(together):
-            alone = _thin(curve.iloc[len(together) :])
-            axis.plot(alone.index, alone, color=colour, linewidth=0.8, alpha=0.8)
+def _draw_cell(
+    axis: Axes, curves: Sequence[tuple["pd.Series[float]", bool]], style: dict[str, Any]
+) -> float:
+    """Draw some runs and their median.
+
+    Args:
+        axis: The panel.
+        curves: The values of each run, and whether it has ended; if so, it keeps its last value
+            where others go on.
+        style: How the median is drawn.
+
+    Returns:
+        The lowest value drawn.
+    """
+    for curve, _ in curves if len(curves) > 1 else ():
+        seed = _thin(curve.dropna())
+        axis.plot(seed.index, seed, color=style["color"], linewidth=0.7, alpha=0.55)
+    # What diverges is worse than anything else.
+    places = sorted({place for curve, _ in curves for place in curve.index})
+    columns = []
+    for curve, ended in curves:
+        column = curve.fillna(math.inf).reindex(places)
+        columns.append(column.ffill() if ended else column)
+    together = pd.concat(columns, axis=1)
+    median = together.dropna().median(axis=1)
+    median = _thin(median[median < math.inf])
+    # One point alone is no line.
+    axis.plot(median.index, median, marker="o" if len(median) == 1 else None, **style)
+    return float(min(curve.min() for curve, _ in curves))
 
 
 def _draw_panel(
-    axis: Axes, plot: Curve, experiment: Experiment, title: str, runs: Sequence[RunFiles]
-) -> None:
-    empty = True
-    for cell, style in _styles(experiment.values("cell")).items():
-        curves = [plot.of(run) for run in runs if run.settings["cell"] == cell]
-        known = [curve for curve in curves if curve is not None]
+    axis: Axes, plot: Curve, cells: Sequence[str], title: str, runs: Sequence[RunFiles]
+) -> float:
+    """Draw the curves of a panel; return the lowest value drawn, infinity if there is none."""
+    lowest = math.inf
+    for cell, style in cell_styles(cells).items():
+        curves = [
+            (plot.of(run), run.result is not None) for run in runs if run.settings["cell"] == cell
+        ]
+        known = [(curve, ended) for curve, ended in curves if curve is not None]
         if known:
-            _draw_cell(axis, known, style)
-            empty = False
-    if empty:
-        axis.text(0.5, 0.5, "no data yet", transform=axis.transAxes, ha="center", color=_GREY)
+            lowest = min(lowest, _draw_cell(axis, known, style))
+    if lowest == math.inf:
+        axis.text(0.5, 0.5, "no data yet", transform=axis.transAxes, ha="center", color=GREY)
     axis.set_title(title, loc="left")
     axis.set_xlabel(plot.x_label)
-    _finish(axis, plot)
+    return lowest
 
 
 def _panels(experiment: Experiment) -> dict[str, list[RunFiles]]:
@@ -208,22 +219,40 @@ def heading(experiment: Experiment) -> str:
 
 
 def _figure(
-    plot: Curve, experiment: Experiment, panels: dict[str, list[RunFiles]], columns: int
+    plot: Plot, experiment: Experiment, panels: dict[str, list[RunFiles]], columns: int
 ) -> Figure:
-    """Draw some panels, so many beside each other, with one legend."""
+    """Draw some panels, so many beside each other."""
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(0.8 + 4.4 * columns, 0.6 + 3.3 * rows), layout="constrained")
-    sharex = experiment.task.same_axis
-    grid = figure.subplots(rows, columns, sharex=sharex, sharey=True, squeeze=False)
+    cells = experiment.values("cell")
+    height = plot.height(len(cells)) if isinstance(plot, Seeds) else _HEIGHT_OF_CURVES
+    figure = Figure(figsize=(0.8 + 4.4 * columns, 0.6 + height * rows), layout="constrained")
+    sharex = experiment.task.same_axis and isinstance(plot, Curve)
+    sharey = isinstance(plot, Seeds) or plot.scale != "share"
+    grid = figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)
     axes = grid.flatten()
-    for axis, (title, runs) in zip(axes, panels.items(), strict=False):
-        _draw_panel(axis, plot, experiment, title, runs)
+    for axis in axes:
         axis.tick_params(labelbottom=True)  # also where no panel stands below
     for axis in axes[len(panels) :]:
         axis.remove()
+    drawn = [*zip(axes, panels.items(), strict=False)]
+    if isinstance(plot, Seeds):
+        for axis, (title, runs) in drawn:
+            axis.set_title(title, loc="left")
+            plot.draw(axis, cells, runs)
+        return figure
+    lowest = [_draw_panel(axis, plot, cells, title, runs) for axis, (title, runs) in drawn]
+    # Once all is drawn: a limit that is set is that of all panels with the same axis.
+    for (axis, (_, runs)), value in zip(drawn, lowest, strict=True):
+        _finish(axis, plot, plot.marks(runs[0].settings), value)
     for axis in axes[::columns]:
         axis.set_ylabel(plot.y_label)
-    styles = _styles(experiment.values("cell"))
+    _add_legend(figure, cells)
+    return figure
+
+
+def _add_legend(figure: Figure, cells: Sequence[str]) -> None:
+    """Say below all panels which line is which cell's."""
+    styles = cell_styles(cells)
     letters = max(map(len, styles)) + _LETTERS_OF_A_LINE
     legend = figure.legend(
         [Line2D([], [], **style) for style in styles.values()],
@@ -235,10 +264,9 @@ def _figure(
     # Set here, because a legend leaves out labels that begin with an underscore.
     for text, cell in zip(legend.get_texts(), styles, strict=True):
         text.set_text(cell)
-    return figure
 
 
-def draw(plot: Curve, experiment: Experiment) -> Figure:
+def draw(plot: Plot, experiment: Experiment) -> Figure:
     """Draw all panels of a plot into one figure."""
     panels = _panels(experiment)
     figure = _figure(plot, experiment, panels, min(len(panels), _MOST_COLUMNS))
@@ -247,7 +275,7 @@ def draw(plot: Curve, experiment: Experiment) -> Figure:
     return figure
 
 
-def draw_panels(plot: Curve, experiment: Experiment) -> dict[str, str]:
+def draw_panels(plot: Plot, experiment: Experiment) -> dict[str, str]:
     """Draw each panel of a plot into an SVG of its own, on the same scales as in `draw`.
 
     Returns:

@@ -22,9 +22,9 @@ from brc_pytorch.experiments.show.results import (
     read_experiment,
     setups,
 )
+from brc_pytorch.experiments.show.seeds import Seeds
 from brc_pytorch.experiments.show.statistics import duration, seconds
-from brc_pytorch.experiments.show.tables import Table, summarise
-from brc_pytorch.experiments.tasks.curves import Curve
+from brc_pytorch.experiments.show.tables import Table, compare_cells, summarise
 
 _BARE = "unfinished: has written nothing"
 
@@ -96,6 +96,7 @@ def _section(experiment: Experiment, others: Others | None) -> dict[str, Any]:
         },
         "damaged": [_relative(error, experiment.directory) for error in experiment.damaged],
         "summary": summarise(experiment),
+        "tests": compare_cells(experiment),
         "comparisons": [] if others is None else compare(experiment, others),
         "plots": [_plot(plot, experiment) for plot in plots.plots(experiment)],
         "looks": {
@@ -131,10 +132,14 @@ def _number(value: object) -> str:
     return f"{value:,}" if is_count else str(value)
 
 
-def _plot(plot: Curve, experiment: Experiment) -> dict[str, Any]:
+def _plot(plot: plots.Plot, experiment: Experiment) -> dict[str, Any]:
     """Return a plot's caption and its panels as images, with what a screen reader says of them."""
     cells = ", ".join(experiment.values("cell"))
-    about = f"{plot.y_label.capitalize()} against {plot.x_label}, a line each for {cells}"
+    about = (
+        f"{plot.measure.title}, a row each for {cells}"
+        if isinstance(plot, Seeds)
+        else f"{plot.y_label.capitalize()} against {plot.x_label}, a line each for {cells}"
+    )
     images = {}
     for title, svg in plots.draw_panels(plot, experiment).items():
         encoded = base64.b64encode(svg.encode()).decode()

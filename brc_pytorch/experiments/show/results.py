@@ -88,9 +88,12 @@ class Experiment:
         return TASKS[self.settings["task"]]
 
     def values(self, key: str) -> list[Any]:
-        """Return the values that a setting takes; cells in the order of `CELLS`."""
+        """Return the values that a setting takes; names in the order in which they are known."""
         values = list(dict.fromkeys(run.settings[key] for run in self.runs))
-        return values if key == "cell" else sorted(values)
+        if key == "cell":
+            return values
+        choices = self.task.__dataclass_fields__[key].metadata["choices"] if key != "seed" else ()
+        return sorted(values, key=choices.index) if choices else sorted(values)
 
     def groups(self, keys: Iterable[str]) -> dict[tuple[Any, ...], list[RunFiles]]:
         """Return the runs by the values of some settings, sorted by them; cells as in `values`."""

@@ -6,11 +6,18 @@ from brc_pytorch.experiments.tasks.copy_first_input import CopyFirstInputTask
 from brc_pytorch.experiments.tasks.denoising import DenoisingTask
 from brc_pytorch.experiments.tasks.sequential_mnist import SequentialMNISTTask
 from brc_pytorch.experiments.tasks.settings import nearest, plural, settings
+from brc_pytorch.experiments.tasks.state_tracking import StateTrackingTask
 from brc_pytorch.experiments.tasks.task import Task, random_stream
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
-    for task in (CopyFirstInputTask, BinaryAdditionTask, DenoisingTask, SequentialMNISTTask)
+    for task in (
+        CopyFirstInputTask,
+        BinaryAdditionTask,
+        DenoisingTask,
+        SequentialMNISTTask,
+        StateTrackingTask,
+    )
 }
 """Every task by the name of its command; `TASKS[name](**settings)` makes one."""
 
@@ -21,6 +28,7 @@ __all__ = [
     "CopyFirstInputTask",
     "DenoisingTask",
     "SequentialMNISTTask",
+    "StateTrackingTask",
     "Task",
     "cell_type",
     "known_cell",

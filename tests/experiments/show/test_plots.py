@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex
 
 from brc_pytorch.experiments.show import plots
 from brc_pytorch.experiments.show.results import read_experiment
+from brc_pytorch.experiments.show.style import cell_styles
 from brc_pytorch.experiments.tasks import CopyFirstInputTask
 from brc_pytorch.experiments.tasks.curves import held_out_share
 
@@ -22,22 +23,12 @@ def figure(directory, name):
 
 
 def lines(axis, colour):
-    """The drawn lines of a colour, without the marks."""
-    return [
-        line
-        for line in axis.get_lines()
-        if to_hex(line.get_color()).upper() == colour and len(line.get_xdata()) > 2
-    ]
+    """The drawn lines of a colour: of several seeds each, then their median."""
+    return [line for line in axis.get_lines() if to_hex(line.get_color()).upper() == colour]
 
 
-def band(axis, colour, x):
-    """The lower and the upper end of a band at a place."""
-    (shape,) = [
-        shape for shape in axis.collections if to_hex(shape.get_facecolor()[0]).upper() == colour
-    ]
-    outline = shape.get_paths()[0].vertices
-    heights = outline[outline[:, 0] == x][:, 1]
-    return heights.min(), heights.max()
+def values(line):
+    return dict(zip(line.get_xdata().tolist(), line.get_ydata().tolist(), strict=True))
 
 
 def test_training_loss_is_smoothed_by_the_predecessor_s_windows(copying):
@@ -56,36 +47,64 @@ def test_training_loss_is_smoothed_by_the_predecessor_s_windows(copying):
     assert [entry.get_text() for entry in legend.get_texts()] == ["GRU", "nBRC"]
 
 
-def test_runs_are_averaged_as_far_as_all_go_and_then_drawn_alone(write_run):
+def test_the_median_goes_on_when_a_run_has_ended(write_run):
     losses = [[1 / (1 + i + seed) for i in range(30 + 20 * seed)] for seed in (0, 1, 2)]
-    for seed, values in enumerate(losses):
-        run = write_run(f"GRU-seed{seed}", values, 0.5, seed=seed)
+    for seed, each in enumerate(losses):
+        run = write_run(f"GRU-seed{seed}", each, 0.5, seed=seed)
     axis = figure(run.parent, "training_loss").axes[0]
-    mean, *alone = lines(axis, GRU)
-    smooth = pd.concat([pd.Series(values).expanding().mean() for values in losses], axis=1)
-    assert mean.get_xdata().tolist() == list(range(1, 31))
-    assert mean.get_ydata().tolist() == pytest.approx(smooth[:30].mean(axis=1).tolist())
-    error = smooth.loc[9].std() / 3**0.5
-    middle = smooth.loc[9].mean()
-    assert band(axis, GRU, 10) == pytest.approx((middle - error, middle + error))
-    assert [line.get_xdata().tolist() for line in alone] == [
-        list(range(31, 51)),
-        list(range(31, 71)),
-    ]
-    assert alone[1].get_ydata().tolist() == pytest.approx(smooth[2][30:].tolist())
+    *seeds, median = lines(axis, GRU)
+    smooth = pd.concat([pd.Series(each).expanding().mean() for each in losses], axis=1)
+    assert [line.get_xdata()[-1] for line in seeds] == [30, 50, 70]
+    assert [*values(seeds[2]).values()] == pytest.approx(smooth[2].tolist())
+    expected = smooth.ffill().median(axis=1)
+    assert [*values(median)] == [*range(1, 71)]
+    assert [*values(median).values()] == pytest.approx(expected.tolist())
+    assert median.get_linewidth() > seeds[0].get_linewidth()
 
 
-def test_a_run_that_diverges_ends_the_mean(write_run):
-    write_run("GRU-seed0", [1.0] * 300, 0.5)
-    run = write_run("GRU-seed1", [3.0] * 100 + [math.nan] * 200, 0.5, seed=1)
+def test_the_median_ends_with_a_run_that_is_still_trained(write_run):
+    write_run("GRU-seed0", [1.0] * 30)
+    run = write_run("GRU-seed1", [1.0] * 50, 0.5, seed=1)
+    *_, median = lines(figure(run.parent, "training_loss").axes[0], GRU)
+    assert median.get_xdata()[-1] == 30
+
+
+def test_a_run_that_diverges_is_worse_than_any(write_run):
+    for seed, level in enumerate((1.0, 2.0)):
+        write_run(f"GRU-seed{seed}", [level] * 300, 0.5, seed=seed)
+    run = write_run("GRU-seed2", [3.0] * 100 + [math.nan] * 200, 0.5, seed=2)
+    *seeds, median = lines(figure(run.parent, "training_loss").axes[0], GRU)
+    assert seeds[2].get_xdata()[-1] == 199  # the last average that has a number
+    assert set(median.get_ydata()) == {2.0}
+    write_run("GRU-seed3", [math.nan] * 10, 0.5, seed=3)  # at once
+    *_, median = lines(figure(run.parent, "training_loss").axes[0], GRU)
+    assert values(median)[100] == 2.5  # 1, 2, 3 and infinity
+    assert median.get_xdata()[-1] == 199
+
+
+def test_one_point_alone_is_seen(write_run):
+    run = write_run("GRU-seed0", [1.0] * 10, 0.5)
+    (line,) = lines(figure(run.parent, "test_loss").axes[0], GRU)
+    assert values(line) == {10: 0.5}
+    assert line.get_marker() == "o"
+
+
+def test_panels_of_one_scale_reach_as_far_as_the_highest(write_run):
+    write_run("a", [0.1] * 20, 0.1, length=5)
+    run = write_run("b", [5.0] * 20, 5.0)
+    first, second = figure(run.parent, "training_loss").axes
+    assert first.get_ylim() == second.get_ylim()
+    assert second.get_ylim()[0] == 0
+    assert second.get_ylim()[1] > 5
+
+
+def test_marks_lie_on_the_curves(write_run):
+    run = write_run("GRU-seed0", [1.0] * 20, 1.0)
     axis = figure(run.parent, "training_loss").axes[0]
-    mean, alone = lines(axis, GRU)
-    assert set(mean.get_ydata()) == {2.0}
-    assert alone.get_xdata()[0] == mean.get_xdata()[-1] + 1
-    assert alone.get_xdata()[-1] == 300
-    assert set(alone.get_ydata()) == {1.0}
-    write_run("GRU-seed2", [math.nan] * 10, 0.5, seed=2)  # at once: nothing is left to average
-    assert len(lines(figure(run.parent, "training_loss").axes[0], GRU)) == 2
+    curve, mark = axis.get_lines()
+    assert set(mark.get_ydata()) == {1}
+    assert mark.get_zorder() > curve.get_zorder()
+    assert axis.texts[0].get_zorder() > curve.get_zorder()
 
 
 def test_long_trainings_keep_their_last_iteration_in_the_plot(copying, monkeypatch):
@@ -97,7 +116,7 @@ def test_long_trainings_keep_their_last_iteration_in_the_plot(copying, monkeypat
             assert line.get_xdata()[-1] == 100
 
 
-def test_accuracy_is_a_mean_with_its_standard_error(adding):
+def test_accuracy_is_drawn_by_length_with_every_seed(adding):
     drawn = figure(adding, "accuracy")
     titles = [axis.get_title(loc="left") for axis in drawn.axes]
     assert titles == ["1 layer of 4 units", "2 layers of 4 units"]
@@ -106,16 +125,62 @@ def test_accuracy_is_a_mean_with_its_standard_error(adding):
             pd.read_csv(adding / f"GRU-layers{layers}-seed{seed}/test.csv")["accuracy"]
             for seed in (0, 1, 2)
         ]
-        accuracy = pd.concat(runs, axis=1)
-        (line,) = lines(axis, GRU)
-        assert line.get_xdata().tolist() == [3, 4, 5, 6]
-        assert line.get_ydata().tolist() == pytest.approx(accuracy.mean(axis=1).tolist())
-        error = accuracy.std(axis=1) / 3**0.5
-        for length, mean, half in zip((3, 4, 5, 6), accuracy.mean(axis=1), error, strict=True):
-            assert band(axis, GRU, length) == pytest.approx((mean - half, mean + half))
-        limit = next(line for line in axis.get_lines() if len(line.get_xdata()) == 2)
+        *seeds, median = lines(axis, GRU)
+        for line, run in zip(seeds, runs, strict=True):
+            assert [*values(line).values()] == pytest.approx(run.tolist())
+        assert [*values(median)] == [3, 4, 5, 6]
+        expected = pd.concat(runs, axis=1).median(axis=1)
+        assert [*values(median).values()] == pytest.approx(expected.tolist())
+        limit = axis.get_lines()[-1]
         assert list(limit.get_xdata()) == [4, 4]
         assert axis.texts[0].get_text() == "trained up to 4"
+
+
+@pytest.mark.parametrize(
+    ("lowest", "bottom"),
+    [(1.0, 0.99), (0.987, 0.98), (0.96, 0.95), (0.877, 0.85), (0.5, 0.5), (0.49, 0), (0, 0)],
+)
+def test_an_axis_of_shares_begins_where_its_lowest_curve_needs_it(lowest, bottom):
+    assert plots._bottom(lowest) == bottom
+
+
+def test_panels_of_shares_have_axes_of_their_own(adding):
+    experiment = read_experiment(adding)
+    for run in experiment.runs:
+        high = 0.95 if run.settings["layers"] == 2 else 0
+        run.tables["test.csv"]["accuracy"] = high + 0.05 * run.tables["test.csv"]["accuracy"]
+    (plot,) = [plot for plot in plots.plots(experiment) if plot.name == "accuracy"]
+    first, second = plots.draw(plot, experiment).axes
+    assert first.get_ylim()[0] < 0
+    assert second.get_ylim()[0] == 0.95
+    assert "the vertical axes, which differ" in plots.caption(plot, experiment)
+
+
+def test_every_seed_is_a_point_beside_the_median_and_its_interval(adding):
+    drawn = figure(adding, "seeds")
+    for layers, axis in zip((1, 2), drawn.axes, strict=True):
+        shares = [
+            100
+            * pd.read_csv(adding / f"GRU-layers{layers}-seed{seed}/test.csv")["accuracy"].iloc[-1]
+            for seed in (0, 1, 2)
+        ]
+        bar, points, stroke = [
+            line
+            for line in axis.get_lines()
+            if GRU in {to_hex(line.get_color()).upper(), to_hex(line.get_markeredgecolor()).upper()}
+        ]
+        assert [*bar.get_xdata()] == pytest.approx([min(shares), max(shares)])
+        assert [*points.get_xdata()] == pytest.approx(shares)
+        assert len(set(points.get_ydata())) == 3  # equal ones are told apart
+        assert [*stroke.get_xdata()] == pytest.approx([sorted(shares)[1]] * 2)
+        assert axis.get_xlabel() == "% right at 6"
+    assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == ["GRU", "BRC"]
+
+
+def test_errors_of_seeds_are_on_a_logarithmic_axis(copying):
+    axis, _ = figure(copying, "seeds").axes
+    assert axis.get_xscale() == "log"
+    assert axis.get_xlabel() == "test MSE"
 
 
 def test_plots_are_written_as_png_and_svg_and_repeat(adding, copying, tmp_path):
@@ -123,10 +188,9 @@ def test_plots_are_written_as_png_and_svg_and_repeat(adding, copying, tmp_path):
     shutil.copytree(adding, folder)
     paths = plots.plot(read_experiment(folder))
     assert [path.name for path in paths] == [
-        "training_loss.png",
-        "training_loss.svg",
-        "accuracy.png",
-        "accuracy.svg",
+        f"{name}.{kind}"
+        for name in ("seeds", "accuracy", "training_loss")
+        for kind in ("png", "svg")
     ]
     first = [path.read_bytes() for path in paths]
     assert first[0].startswith(b"\x89PNG")
@@ -134,9 +198,10 @@ def test_plots_are_written_as_png_and_svg_and_repeat(adding, copying, tmp_path):
     assert [path.read_bytes() for path in plots.plot(read_experiment(folder))] == first
     folder = tmp_path / "copying"
     shutil.copytree(copying, folder)
-    assert [path.name for path in plots.plot(read_experiment(folder))] == [
-        "training_loss.png",
-        "training_loss.svg",
+    assert [path.stem for path in plots.plot(read_experiment(folder))[::2]] == [
+        "seeds",
+        "test_loss",
+        "training_loss",
     ]
 
 
@@ -182,7 +247,7 @@ def test_many_panels_are_several_rows(write_run):
 
 
 def test_cells_of_one_s_own_have_colours_of_their_own():
-    styles = plots._styles(["LSTM", "GRU", "mine:A", "mine:B", "nBRC"])
+    styles = cell_styles(["LSTM", "GRU", "mine:A", "mine:B", "nBRC"])
     assert list(styles) == ["LSTM", "GRU", "mine:A", "mine:B", "nBRC"]
     assert len({style["color"] for style in styles.values()}) == 5
     assert styles["nBRC"]["color"] == NBRC
@@ -195,7 +260,7 @@ def test_any_name_of_a_cell_stands_in_the_legend(write_run):
     for name in names:
         run = write_run(json.dumps(name), [1.0] * 10, cell=name)
     experiment = read_experiment(run.parent)
-    (plot,) = plots.plots(experiment)
+    (plot,) = [plot for plot in plots.plots(experiment) if plot.name == "training_loss"]
     plots.plot(read_experiment(run.parent))  # can be drawn
     (legend,) = plots.draw(plot, experiment).legends
     assert {text.get_text() for text in legend.get_texts()} == set(names)

