@@ -3,7 +3,9 @@
 An output folder belongs to one experiment. It holds
 
 - `experiment.json`: the settings that its runs share;
-- a directory for each run.
+- a directory for each run;
+- where learning rates were chosen from a grid, `learning-rates.json` with the choice, and `tuning`,
+  which holds a folder of the same kind for each rate.
 
 The directory of a run holds
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXPERIMENT = "experiment.json"
+LEARNING_RATES = "learning-rates.json"
 CONFIG, RESULT, CHECKPOINT, LOCK = "config.json", "result.json", "resume.ckpt", "lock"
 TRAINING, EPOCHS, TEST = "training.csv", "epochs.csv", "test.csv"
 BEST, LAST = "best.pt", "last.pt"
@@ -190,6 +193,7 @@ def read_shared_settings(directory: Path) -> dict[str, Any]:
     path = directory / EXPERIMENT
     settings = read_json(path)
     check_keys(path, settings, {"task": str})
+    settings.pop("learning_rate", None)  # which runs of earlier versions shared
     return settings
 
 

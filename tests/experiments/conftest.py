@@ -135,6 +135,7 @@ def write_run(tmp_path):
         own = {"cell": "GRU", "seed": 0, "length": 30, "layers": 1}
         defaults = task_settings(CopyFirstInputTask(hidden_size=4))
         shared = {"task": "copy-first-input", **defaults}
+        own["learning_rate"] = shared["learning_rate"]
         shared = {key: value for key, value in shared.items() if key not in own}
         directory = tmp_path / folder
         directory.mkdir(exist_ok=True)

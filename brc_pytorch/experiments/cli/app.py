@@ -61,11 +61,12 @@ def sweep_command(
 
     To continue runs that were stopped, repeat the command.
     """
-    from brc_pytorch.experiments.train.sweep_file import read_sweep  # noqa: PLC0415 - takes seconds
+    from brc_pytorch.experiments.train.sweep_file import read_grids, read_sweep  # noqa: PLC0415 - takes seconds
 
     folder = Path("results", file.stem) if output is None else output
     experiments = {folder / name: runs for name, runs in planned(lambda: read_sweep(file)).items()}
-    train_all(experiments, jobs=jobs, device=device, dask=dask, tensorboard=tensorboard)
+    grids = {folder / name: rates for name, rates in planned(lambda: read_grids(file)).items()}
+    train_all(experiments, grids, jobs=jobs, device=device, dask=dask, tensorboard=tensorboard)
 
 
 @app.command()

@@ -37,6 +37,15 @@ Seeds = Annotated[
         "INT", "Random seeds; each gives every cell a run, with its own data and initial weights."
     ),
 ]
+LearningRates = Annotated[
+    str | None,
+    typer.Option(
+        help="Choose each cell's learning rate from these, by a run of each on validation data.",
+        metavar="FLOAT,...",
+        show_default=False,
+        rich_help_panel=_SETTINGS,
+    ),
+]
 Output = Annotated[
     Path,
     typer.Option(
@@ -104,6 +113,7 @@ def task_command(task: type[Task]) -> Callable[..., None]:
     def command(
         cells: str,
         seeds: str,
+        learning_rates: str | None,
         output: Path,
         jobs: int | None,
         device: str,
@@ -122,7 +132,12 @@ def task_command(task: type[Task]) -> Callable[..., None]:
             ]
 
         runs = _runs(planned(plan), cells, seeds)
-        train_all({output: runs}, jobs=jobs, device=device, dask=dask, tensorboard=tensorboard)
+        grids = {}
+        if learning_rates is not None:
+            grids[output] = planned(lambda: _list("learning-rates", learning_rates, float))
+        train_all(
+            {output: runs}, grids, jobs=jobs, device=device, dask=dask, tensorboard=tensorboard
+        )
 
     def joined(values: Iterable[object]) -> str:
         return ",".join(map(str, values))
@@ -141,6 +156,7 @@ def task_command(task: type[Task]) -> Callable[..., None]:
             name: (_setting_option(each, types[name]), each.default)
             for name, each in settings.items()
         },
+        "learning_rates": (LearningRates, None),
         "output": (Output, Path("results", task.name)),
         "jobs": (Jobs, None),
         "device": (Device, "auto"),
@@ -175,9 +191,10 @@ def list_of(name: str, text: str, kind: Callable[[str], Value]) -> list[Value]:
     try:
         return list(dict.fromkeys(kind(item) for item in items))
     except ValueError as error:
-        if kind is not int:
+        numbers = {int: "whole numbers", float: "numbers"}.get(kind)  # type: ignore[call-overload]  # any callable
+        if numbers is None:
             raise
-        raise ValueError(f"{name}: expected whole numbers with commas, got {text!r}") from error
+        raise ValueError(f"{name}: expected {numbers} with commas, got {text!r}") from error
 
 
 def _runs(tasks: Sequence[Task], cells: str, seeds: str) -> "list[Run]":

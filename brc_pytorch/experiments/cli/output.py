@@ -80,8 +80,14 @@ def is_told_by_a_line(error: BaseException) -> bool:
     )
 
 
-def print_settings(runs: "Sequence[Run]", output: Path) -> None:
-    """Print every number that the results of an experiment depend on."""
+def print_settings(runs: "Sequence[Run]", output: Path, rates: Sequence[float] = ()) -> None:
+    """Print every number that the results of an experiment depend on.
+
+    Args:
+        runs: Its runs.
+        output: Its folder.
+        rates: The learning rates that each cell's is chosen from, where it is.
+    """
     from brc_pytorch.experiments.train.sweep import shared_settings  # noqa: PLC0415
 
     shared = shared_settings(runs[0])
@@ -91,6 +97,10 @@ def print_settings(runs: "Sequence[Run]", output: Path) -> None:
         grid.add_row(name, _all_of(key, runs))
     for key in runs[0].task.dimensions:
         grid.add_row(key, _all_of(key, runs))
+    grid.add_row(
+        "learning rate",
+        f"chosen from {_joined(rates)}" if rates else _all_of("learning_rate", runs),
+    )
     for name, value in shared.items():
         shown = value if isinstance(value, (bool, str)) else f"{value:,}"
         grid.add_row(name.replace("_", " "), str(shown))
@@ -115,6 +125,18 @@ def print_table(experiment: "Experiment") -> None:
     unbounded = console.options.update(width=_MOST_LETTERS)
     grid.width = Measurement.get(console, unbounded, grid).maximum
     console.print(grid, crop=False)
+
+
+def print_choice(runs: "Sequence[Run]", output: Path) -> None:
+    """Print the learning rates that were chosen for the cells of an experiment."""
+    told = dict.fromkeys(
+        f"{run.name.rpartition('-seed')[0]} {run.task.learning_rate:g}" for run in runs
+    )
+    console.print(f"learning rates in {output}: {', '.join(told)}", highlight=False, soft_wrap=True)
+
+
+def _joined(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _all_of(key: str, runs: "Sequence[Run]") -> str:

@@ -23,6 +23,18 @@ def recorded_commands(experiment: Experiment) -> list[str]:
 def rebuilt_commands(experiment: Experiment, runs: Sequence[RunFiles]) -> list[str]:
     """Return commands that train exactly these runs of an experiment, from their settings."""
     keys = ("cell", *experiment.task.dimensions, "seed")
+    return [
+        command
+        for rate in experiment.values("learning_rate")
+        for command in _of_one_rate(
+            experiment, keys, rate, [run for run in runs if run.settings["learning_rate"] == rate]
+        )
+    ]
+
+
+def _of_one_rate(
+    experiment: Experiment, keys: Sequence[str], rate: float, runs: Sequence[RunFiles]
+) -> list[str]:
     # Each box is a product of cells, lengths and so on, as one command takes it.
     boxes = [tuple((run.settings[key],) for key in keys) for run in runs]
     for axis in reversed(range(len(keys))):
@@ -38,6 +50,7 @@ def rebuilt_commands(experiment: Experiment, runs: Sequence[RunFiles]) -> list[s
                 f"brc {experiment.task.name}",
                 *(_option(plural(key), values) for key, values in zip(keys, box, strict=True)),
                 *shared,
+                _option("learning_rate", rate),
                 _option("output", experiment.directory.resolve().name),
             ]
         )

@@ -31,6 +31,7 @@ from brc_pytorch.experiments.files import DamagedFileError, check_keys, read_jso
 from brc_pytorch.experiments.show.results import Experiment
 from brc_pytorch.experiments.show.statistics import count_finished, median
 from brc_pytorch.experiments.show.tables import Table
+from brc_pytorch.experiments.tasks import own_settings
 from brc_pytorch.experiments.tasks.measures import (
     Measure,
     accuracy,
@@ -133,19 +134,30 @@ def compare(experiment: Experiment, others: Others) -> list[Comparison]:
 
 def _compare(experiment: Experiment, other: OtherTable, source: str) -> Comparison:
     measure = _MEASURES[other.measure](experiment, other.at)
+    own = own_settings(experiment.task)
+    comparable = [
+        run
+        for run in experiment.runs
+        if all(run.settings[key] == value for key, value in other.settings.items() if key in own)
+    ]
     differences = [
-        f"{key} is {experiment.settings.get(key)} here, {value} there"
+        f"{key} is {here} here, {value} there"
         for key, value in other.settings.items()
-        if experiment.settings.get(key) != value
+        for here in [_here(experiment, key)]
+        if str(value) not in here.split(", ")
     ]
     keys = [key for key in other.rows[0] if key != "value"]
     rows = []
     for row in other.rows if not differences else ():
-        runs = [
-            run for run in experiment.runs if all(run.settings.get(key) == row[key] for key in keys)
-        ]
+        runs = [run for run in comparable if all(run.settings.get(key) == row[key] for key in keys)]
         finished = [run for run in runs if run.result is not None]
         texts = [*(row[key] for key in keys), count_finished(runs), median(measure, finished)]
         rows.append([*map(str, texts), str(row["value"])])
     columns = [*keys, "seeds", "here", source]
     return Comparison(measure.title, Table(columns, rows, len(keys)), differences)
+
+
+def _here(experiment: Experiment, key: str) -> str:
+    """Write the values that the runs of an experiment have of a setting."""
+    values = {run.settings.get(key) for run in experiment.runs} or {experiment.settings.get(key)}
+    return ", ".join(map(str, sorted(values, key=str)))

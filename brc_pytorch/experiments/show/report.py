@@ -84,7 +84,9 @@ def _section(experiment: Experiment, others: Others | None) -> dict[str, Any]:
     silent = [
         run for run in experiment.runs if not any(start.get("command") for start in run.starts)
     ]
-    varied = ["cell", *experiment.task.dimensions, "seed"] if experiment.runs else []
+    varied = (
+        ["cell", *experiment.task.dimensions, "seed", "learning_rate"] if experiment.runs else []
+    )
     shared = [key for key in experiment.settings if key != "task"]
     return {
         "title": experiment.task.title,
@@ -96,6 +98,7 @@ def _section(experiment: Experiment, others: Others | None) -> dict[str, Any]:
         },
         "damaged": [_relative(error, experiment.directory) for error in experiment.damaged],
         "summary": summarise(experiment),
+        "grid": ", ".join(map(str, experiment.grid)),
         "tests": compare_cells(experiment),
         "comparisons": [] if others is None else compare(experiment, others),
         "plots": [_plot(plot, experiment) for plot in plots.plots(experiment)],

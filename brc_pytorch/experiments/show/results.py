@@ -15,16 +15,19 @@ from brc_pytorch.experiments.files import (
     CONFIG,
     EPOCHS,
     EXPERIMENT,
+    LEARNING_RATES,
     RESULT,
     TEST,
     TRAINING,
     DamagedFileError,
+    check_keys,
     read_config,
+    read_json,
     read_result,
     read_shared_settings,
     read_table,
 )
-from brc_pytorch.experiments.tasks import CELLS, TASKS, Task, nearest
+from brc_pytorch.experiments.tasks import CELLS, TASKS, Task, nearest, own_settings
 from brc_pytorch.experiments.tasks.settings import check_type
 
 
@@ -74,6 +77,7 @@ class Experiment:
         runs: Its runs, in the order of their cells and settings.
         bare: Directories of runs that were stopped before they wrote anything.
         damaged: What is wrong with files of the folder; their runs are not among `runs`.
+        grid: The learning rates that each cell's was chosen from, none if it was not.
     """
 
     directory: Path
@@ -81,6 +85,7 @@ class Experiment:
     runs: list[RunFiles]
     bare: list[Path]
     damaged: list[DamagedFileError]
+    grid: list[float] = dataclasses.field(default_factory=list)
 
     @property
     def task(self) -> type[Task]:
@@ -92,7 +97,7 @@ class Experiment:
         values = list(dict.fromkeys(run.settings[key] for run in self.runs))
         if key == "cell":
             return values
-        choices = self.task.__dataclass_fields__[key].metadata["choices"] if key != "seed" else ()
+        choices = () if key == "seed" else self.task.__dataclass_fields__[key].metadata["choices"]
         return sorted(values, key=choices.index) if choices else sorted(values)
 
     def groups(self, keys: Iterable[str]) -> dict[tuple[Any, ...], list[RunFiles]]:
@@ -149,7 +154,7 @@ def read_experiment(directory: Path) -> Experiment:
                 continue
             run = read_run(entry)
             if shared is None:
-                own = {"cell", "seed", *TASKS[run.settings["task"]].dimensions}
+                own = own_settings(TASKS[run.settings["task"]])
                 shared = {key: value for key, value in run.settings.items() if key not in own}
             _check_shared(entry, run.settings, shared)
             runs.append(run)
@@ -159,7 +164,7 @@ def read_experiment(directory: Path) -> Experiment:
         raise damaged[0]
     dimensions = TASKS[shared["task"]].dimensions
     runs.sort(key=lambda run: _order(run, dimensions))
-    return Experiment(directory, shared, runs, bare, damaged)
+    return Experiment(directory, shared, runs, bare, damaged, _read_grid(directory, damaged))
 
 
 _WRITTEN = (CONFIG, RESULT, CHECKPOINT, TRAINING, EPOCHS, TEST)
@@ -179,13 +184,29 @@ def _is_run(entry: Path) -> bool:
     return False
 
 
+def _read_grid(directory: Path, damaged: list[DamagedFileError]) -> list[float]:
+    """Read the learning rates that each cell's was chosen from, none if there was no choice."""
+    path = directory / LEARNING_RATES
+    if not path.exists():
+        return []
+    try:
+        content = read_json(path)
+        check_keys(path, content, {"grid": list})
+        for place, rate in enumerate(content["grid"]):
+            check_keys(path, {f"grid[{place}]": rate}, {f"grid[{place}]": float})
+    except DamagedFileError as error:
+        damaged.append(error)
+        return []
+    return [*content["grid"]]
+
+
 def _read_shared(directory: Path) -> dict[str, Any]:
     """Read the settings that the runs of an output folder share."""
     shared = read_shared_settings(directory)
     path = directory / EXPERIMENT
     task = _known_task(path, shared["task"])
     _check_settings(path, shared, task, [key for key in settings_of(task) if key in shared])
-    own = {*task.dimensions}
+    own = own_settings(task)
     _check_settings(path, shared, task, [key for key in settings_of(task) if key not in own])
     return shared
 

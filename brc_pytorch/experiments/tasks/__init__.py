@@ -5,9 +5,9 @@ from brc_pytorch.experiments.tasks.cells import CELLS, cell_type, known_cell, re
 from brc_pytorch.experiments.tasks.copy_first_input import CopyFirstInputTask
 from brc_pytorch.experiments.tasks.denoising import DenoisingTask
 from brc_pytorch.experiments.tasks.sequential_mnist import SequentialMNISTTask
-from brc_pytorch.experiments.tasks.settings import nearest, plural, settings
+from brc_pytorch.experiments.tasks.settings import nearest, own_settings, plural, settings
 from brc_pytorch.experiments.tasks.state_tracking import StateTrackingTask
-from brc_pytorch.experiments.tasks.task import Task, random_stream
+from brc_pytorch.experiments.tasks.task import VALIDATION_SEED, Task, random_stream
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -24,6 +24,7 @@ TASKS: dict[str, type[Task]] = {
 __all__ = [
     "CELLS",
     "TASKS",
+    "VALIDATION_SEED",
     "BinaryAdditionTask",
     "CopyFirstInputTask",
     "DenoisingTask",
@@ -33,6 +34,7 @@ __all__ = [
     "cell_type",
     "known_cell",
     "nearest",
+    "own_settings",
     "plural",
     "random_stream",
     "recurrent_network",

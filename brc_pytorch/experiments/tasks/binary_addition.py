@@ -92,7 +92,9 @@ class BinaryAdditionTask(Task):
 
     def network(self, cell: str) -> nn.Module:
         """Return recurrent layers, linear and sigmoid at every step: (B, T, 2) to (B, T, 1)."""
-        layers = recurrent_network(cell, 2, self.hidden_size, self.layers, return_sequences=True)
+        layers = recurrent_network(
+            cell, 2, self.hidden_size, self.layers, steps=self.max_length + 1, return_sequences=True
+        )
         return nn.Sequential(layers, SelectItem(0), nn.Linear(self.hidden_size, 1), nn.Sigmoid())
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:

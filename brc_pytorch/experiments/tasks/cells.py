@@ -4,6 +4,7 @@ import copy
 import functools
 import importlib
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +21,57 @@ from brc_pytorch.layers.scan import has_pair_state
 
 CellType = Callable[[int, int], nn.Module]
 
-# The mode of MultiLayerBase, and the cell, for each name of the command line.
-CELLS: dict[str, tuple[str, CellType]] = {
-    "LSTM": ("LSTM", nn.LSTMCell),
-    "GRU": ("GRU", nn.GRUCell),
-    "RNN": ("RNN", nn.RNNCell),
-    "BRC": ("BRC", BistableRecurrentCell),
-    "nBRC": ("nBRC", NeuromodulatedBistableRecurrentCell),
-    "PeepholeLSTM": ("LSTM", PeepholeLSTMCell),
+
+def _remember_at_first(cell: nn.LSTMCell, steps: int) -> None:  # noqa: ARG001 - as the next one's
+    """Set an LSTM's forget bias to 1: Jozefowicz, Zaremba and Sutskever, ICML 2015."""
+    _set_gate_biases(cell, input_bias=None, forget_bias=torch.ones(cell.hidden_size))
+
+
+def _chrono(cell: nn.LSTMCell, steps: int) -> None:
+    """Let an LSTM's units remember for 1 to T - 1 steps at first: Tallec and Ollivier, ICLR 2018.
+
+    The forget bias is log(u), u uniform from 1 to T - 1, and the input bias its negative.
+    """
+    spans = torch.empty(cell.hidden_size).uniform_(1, max(2, steps) - 1)
+    _set_gate_biases(cell, input_bias=-spans.log(), forget_bias=spans.log())
+
+
+def _set_gate_biases(cell: nn.LSTMCell, input_bias: Tensor | None, forget_bias: Tensor) -> None:
+    """Set the sums of torch's two biases of the gates i and f, the first of i, f, g, o."""
+    size = cell.hidden_size
+    with torch.no_grad():
+        for place, value in enumerate((input_bias, forget_bias)):
+            if value is not None:
+                gate = slice(place * size, (place + 1) * size)
+                cell.bias_ih[gate] = value
+                cell.bias_hh[gate] = 0
+
+
+class KnownCell(NamedTuple):
+    """A cell that is compared by name.
+
+    Attributes:
+        mode: The mode of `MultiLayerBase`.
+        make: The cell.
+        initialise: Changes its first weights, knowing how many steps training sequences have.
+    """
+
+    mode: str
+    make: CellType
+    initialise: Callable[[Any, int], None] | None = None
+
+
+CELLS: dict[str, KnownCell] = {
+    "LSTM": KnownCell("LSTM", nn.LSTMCell),
+    "LSTM-forget": KnownCell("LSTM", nn.LSTMCell, _remember_at_first),
+    "LSTM-chrono": KnownCell("LSTM", nn.LSTMCell, _chrono),
+    "GRU": KnownCell("GRU", nn.GRUCell),
+    "RNN": KnownCell("RNN", nn.RNNCell),
+    "BRC": KnownCell("BRC", BistableRecurrentCell),
+    "nBRC": KnownCell("nBRC", NeuromodulatedBistableRecurrentCell),
+    "PeepholeLSTM": KnownCell("LSTM", PeepholeLSTMCell),
 }
+"""The cells by their names in the command, in the order of tables and plots."""
 
 WARM, HALF_WARM = "warm-", "half-warm-"
 """Before the name of a cell: the network is warmed up; half of each layer is."""
@@ -51,7 +94,7 @@ def cell_type(name: str) -> CellType:
     if warmth == HALF_WARM:
         return functools.partial(_double, cell_type(name))
     if name in CELLS:
-        return CELLS[name][1]
+        return CELLS[name].make
     module_name, colon, class_name = name.partition(":")
     if not colon:
         raise ValueError(
@@ -119,7 +162,13 @@ def _keeps_pair(cell: nn.Module, input_size: int, hidden_size: int) -> bool:
 
 
 def recurrent_network(
-    cell: str, input_size: int, hidden_size: int, layers: int, *, return_sequences: bool
+    cell: str,
+    input_size: int,
+    hidden_size: int,
+    layers: int,
+    *,
+    steps: int,
+    return_sequences: bool,
 ) -> MultiLayerBase:
     """Stack `layers` cells of the name `cell`, the first one over inputs of `input_size`.
 
@@ -128,6 +177,7 @@ def recurrent_network(
         input_size: Features of the input, I.
         hidden_size: Units of every layer, H.
         layers: Number of layers.
+        steps: Steps of the longest training sequence, which some cells are initialised by.
         return_sequences: Whether the network gives every output, or its last states.
 
     Returns:
@@ -141,7 +191,12 @@ def recurrent_network(
     cells = [make(size, hidden_size) for size in sizes]
     _, plain = split_warmth(cell)
     if plain in CELLS:
-        mode = CELLS[plain][0]
+        known = CELLS[plain]
+        mode = known.mode
+        if known.initialise is not None:
+            for module in nn.ModuleList(cells).modules():
+                if isinstance(module, nn.LSTMCell):  # a cell, or one of a double cell's two
+                    known.initialise(module, steps)
     else:
         mode = "LSTM" if _keeps_pair(cells[0], input_size, hidden_size) else "RNN"
     return MultiLayerBase(mode, cells, hidden_size, return_sequences=return_sequences)

@@ -53,5 +53,7 @@ class CopyFirstInputTask(Recall):
 
     def network(self, cell: str) -> nn.Module:
         """Return recurrent layers and a linear one on their last state: (B, T, 1) to (B, 1)."""
-        layers = recurrent_network(cell, 1, self.hidden_size, self.layers, return_sequences=False)
+        layers = recurrent_network(
+            cell, 1, self.hidden_size, self.layers, steps=self.length, return_sequences=False
+        )
         return nn.Sequential(layers, LastState(), nn.Linear(self.hidden_size, 1))

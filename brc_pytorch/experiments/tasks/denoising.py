@@ -62,6 +62,13 @@ class DenoisingTask(Recall):
 
     def network(self, cell: str) -> nn.Module:
         """Return recurrent layers and a linear one at their last steps: (B, T, 2) to (B, M)."""
-        layers = recurrent_network(cell, 2, self.hidden_size, self.layers, return_sequences=True)
+        layers = recurrent_network(
+            cell,
+            2,
+            self.hidden_size,
+            self.layers,
+            steps=self.length + self.marked - 1,
+            return_sequences=True,
+        )
         last = SelectItem(0, -self.marked)
         return nn.Sequential(layers, last, nn.Linear(self.hidden_size, 1), nn.Flatten())

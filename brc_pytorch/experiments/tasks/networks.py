@@ -16,7 +16,8 @@ def first_network(task: Task, cell: str, seed: int) -> nn.Module:
     """Make the network that a run begins with; the same one each time.
 
     Raises:
-        ValueError: If there is no such cell, or sequences of different lengths are to warm it up.
+        ValueError: If there is no such cell, or it is to be warmed up by sequences of different
+            lengths or of a group's elements.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_stream(seed, "weights").initial_seed())
@@ -34,9 +35,9 @@ def _batches(task: Task, cell: str, seed: int) -> Iterator[Tensor]:
     generator = random_stream(seed, "warm-up batches")
     for _ in range(_BATCHES):
         inputs, _ = data[torch.randint(len(data), (_BATCH_SIZE,), generator=generator)]
-        if not isinstance(inputs, Tensor):
-            raise ValueError(  # noqa: TRY004 - it is the name that does not fit the task
-                "cell: expected one that is not warmed up, for sequences of different lengths, "
-                f"got {cell}"
+        if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+            raise ValueError(
+                "cell: expected one that is not warmed up, for sequences of different lengths or "
+                f"of a group's elements, got {cell}"
             )
         yield inputs

@@ -53,6 +53,11 @@ def settings(task: "Task") -> dict[str, Any]:
     return {each.name: getattr(task, each.name) for each in fields(task) if each.compare}
 
 
+def own_settings(task: "type[Task]") -> set[str]:
+    """Return what runs of one experiment of a task may differ in."""
+    return {"cell", "seed", "learning_rate", *task.dimensions}
+
+
 # The types that a setting may have, in words.
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
 

@@ -138,7 +138,9 @@ class StateTrackingTask(Task):
     def network(self, cell: str) -> nn.Module:
         """Return recurrent layers and a linear one at every step: (B, T) to (B, T, n)."""
         size = len(multiplication_table(self.problem))
-        layers = recurrent_network(cell, size, self.hidden_size, self.layers, return_sequences=True)
+        layers = recurrent_network(
+            cell, size, self.hidden_size, self.layers, steps=self.length, return_sequences=True
+        )
         return StateTracker(layers, self.hidden_size, size)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -37,6 +37,10 @@ WINDOW = 100
 """Gradient iterations in the moving average of the training loss."""
 
 
+VALIDATION_SEED = -1
+"""Seed of the runs that settings are chosen by; the data of no other run are theirs."""
+
+
 def random_stream(seed: int, *names: str | int) -> torch.Generator:
     """Return the random numbers of one purpose of a run, such as its data of one length.
 

@@ -25,6 +25,7 @@ from brc_pytorch.experiments.files import (
     read_shared_settings,
     write_json,
 )
+from brc_pytorch.experiments.tasks import own_settings
 from brc_pytorch.experiments.train.executors import Train, devices, in_processes, in_this_process
 from brc_pytorch.experiments.train.locks import LockedError, hold
 from brc_pytorch.experiments.train.machine import check_device_name, command_line
@@ -54,7 +55,7 @@ class Outcome:
 
 def shared_settings(run: Run) -> dict[str, Any]:
     """Return the settings that all runs of an experiment have in common."""
-    own = {"cell", "seed", *run.task.dimensions}
+    own = own_settings(type(run.task))
     return {key: value for key, value in run.settings.items() if key not in own}
 
 

@@ -8,6 +8,7 @@ Each table of the file is an experiment, and its name that of the experiment's f
     seeds = [0, 1, 2]
     length = [5, 100]    # a dimension of the task: one value, or a list to sweep over
     epochs = 12          # any other setting of the task: one value
+    learning_rates = [3e-4, 1e-3]    # each cell's is chosen from these on validation data
 """
 
 import itertools
@@ -28,6 +29,8 @@ else:
     import tomli as tomllib
 
 _REQUIRED = ("task", "cells", "seeds")
+_GRID = "learning_rates"
+_NO_SETTINGS = (*_REQUIRED, _GRID)
 
 
 def read_sweep(path: Path) -> dict[str, list[Run]]:
@@ -64,6 +67,25 @@ def read_sweep(path: Path) -> dict[str, list[Run]]:
         except ValueError as error:
             raise ValueError(f"{path}: {name}: {error}") from error
     return experiments
+
+
+def read_grids(path: Path) -> dict[str, list[float]]:
+    """Read the learning rates to choose from, of those experiments of a file that have any.
+
+    Args:
+        path: A file that `read_sweep` reads.
+
+    Returns:
+        The rates by the name of their experiment.
+
+    Raises:
+        ValueError: If `read_sweep` refuses the file.
+    """
+    return {
+        name: [*map(float, _values(_GRID, table[_GRID], float))]
+        for name, table in _read(path).items()
+        if _GRID in table
+    }
 
 
 def _read(path: Path) -> dict[Any, Any]:
@@ -126,15 +148,17 @@ def _runs(table: dict[str, Any]) -> list[Run]:
     hints = get_type_hints(task)
     fields = {key: hints[key] for key in task.__dataclass_fields__}
     for key in table:
-        if key not in {*_REQUIRED, *fields}:
+        if key not in {*_NO_SETTINGS, *fields}:
             raise ValueError(
                 f"{key}: expected a setting of {name}, got an unknown one; "
-                f"{nearest(str(key), [*_REQUIRED, *fields])}"
+                f"{nearest(str(key), [*_NO_SETTINGS, *fields])}"
             )
     cells = [known_cell(cell) for cell in _values("cells", table["cells"], str)]
     seeds = _values("seeds", table["seeds"], int)
+    if _GRID in table:
+        _values(_GRID, table[_GRID], float)
     lists = {}
-    for key in [key for key in table if key not in _REQUIRED]:
+    for key in [key for key in table if key not in _NO_SETTINGS]:
         value = table[key]
         if isinstance(value, list) and key not in task.dimensions:
             raise ValueError(

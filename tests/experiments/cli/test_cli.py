@@ -121,6 +121,37 @@ def test_the_article_s_other_benchmarks_are_run_and_repeat(
         assert outcome(tmp_path / "out" / run) == outcome(tmp_path / "again" / run)
 
 
+def test_learning_rates_are_chosen_from_a_grid_first(brc, tmp_path):
+    grid = ["--learning-rates", "0.01,0.3", "--seeds", "0,1"]
+    code, said = brc(*COPY, tmp_path / "out", *grid)
+    assert code == 0, said
+    assert "chosen from 0.01, 0.3" in said
+    assert said.count("is finished") == 2 * 4 + 2 * 4  # two rates, then two seeds
+    chosen = json.loads((tmp_path / "out/learning-rates.json").read_text())["chosen"]
+    assert len(chosen) == 4
+    for each in chosen:
+        run = f"{each['cell']}-length{each['length']}-layers1"
+        assert f"{run} {each['learning_rate']:g}" in said
+        settings = json.loads((tmp_path / f"out/{run}-seed1/config.json").read_text())["settings"]
+        assert settings["learning_rate"] == each["learning_rate"]
+    code, said = brc(*COPY, tmp_path / "out", *grid)
+    assert code == 0
+    assert said.count("was finished before") == 16
+
+
+def test_a_sweep_chooses_learning_rates_too(brc, tmp_path):
+    file = tmp_path / "sweep.toml"
+    file.write_text(
+        '[copying]\ntask = "copy-first-input"\ncells = "GRU"\nseeds = 0\nlength = 3\nlayers = 1\n'
+        "hidden_size = 4\ntrain_size = 20\ntest_size = 10\nbatch_size = 10\nepochs = 1\n"
+        "learning_rates = [0.01, 1]\n"
+    )
+    code, said = brc("sweep", file, "--output", tmp_path / "out")
+    assert code == 0, said
+    assert said.count("is finished") == 3
+    assert (tmp_path / "out/copying/learning-rates.json").exists()
+
+
 def test_missing_images_are_told_in_one_line(brc, tmp_path):
     code, said = brc("sequential-mnist", "--folder", tmp_path, "--output", tmp_path / "out")
     assert code == 2
@@ -137,6 +168,8 @@ def test_missing_images_are_told_in_one_line(brc, tmp_path):
         (["--cells", "torch.nn:Nothing"], "Error: cell: expected a class of torch.nn"),
         (["--lengths", "5,x"], "Error: lengths: expected whole numbers with commas, got '5,x'"),
         (["--lengths", "0"], "Error: length: expected 1 or more, got 0"),
+        (["--learning-rates", "a"], "Error: learning-rates: expected numbers with commas"),
+        (["--learning-rates", "0"], "Error: learning_rates: expected numbers above 0, got 0.0"),
         (["--seeds", "a"], "Error: seeds: expected whole numbers with commas, got 'a'"),
         (["--device", "gpu"], "Error: device: expected auto, cpu, cuda or cuda:N, got 'gpu'"),
         (["--epochs", "0"], "Invalid value for '--epochs'"),

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from brc_pytorch.experiments.cli import app
 from brc_pytorch.experiments.show.commands import rebuilt_commands, recorded_commands
 from brc_pytorch.experiments.show.results import Experiment, RunFiles, read_experiment
-from brc_pytorch.experiments.tasks import TASKS
+from brc_pytorch.experiments.tasks import TASKS, own_settings
 from brc_pytorch.experiments.train.run import Run
 
 
@@ -29,7 +29,7 @@ def test_a_rebuilt_command_trains_the_same_runs(copying, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_has_the_options_of_its_rebuilt_command(name, tmp_path):
     run = Run(TASKS[name](), "GRU", 0)
-    own = {"cell", "seed", *run.task.dimensions}
+    own = own_settings(type(run.task))
     shared = {key: value for key, value in run.settings.items() if key not in own}
     files = RunFiles(tmp_path / "run", run.settings, [], None, {})
     experiment = Experiment(tmp_path, shared, [files], [], [])
@@ -60,6 +60,17 @@ def test_each_rebuilt_command_is_a_product_and_no_run_is_added(write_run):
         "brc copy-first-input --cells BRC,nBRC --lengths 5,100 --layers 1 --seeds 0,1",
     ]
     assert all(command.endswith("--output copy-first-input") for command in commands)
+
+
+def test_runs_with_other_learning_rates_are_other_commands(write_run):
+    for cell, rate in (("GRU", 0.01), ("BRC", 0.001), ("nBRC", 0.01)):
+        run = write_run(cell, [], cell=cell, learning_rate=rate)
+    experiment = read_experiment(run.parent)
+    low, high = rebuilt_commands(experiment, experiment.runs)
+    assert "--cells BRC " in low
+    assert "--learning-rate 0.001 " in low
+    assert "--cells GRU,nBRC " in high
+    assert "--learning-rate 0.01 " in high
 
 
 def test_words_of_a_command_are_quoted(write_run):

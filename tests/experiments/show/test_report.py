@@ -213,6 +213,20 @@ def test_all_settings_are_told(both, adding, copying):
             assert f"{name}{shown}\n" in both.text
 
 
+def test_where_learning_rates_come_from_is_told(write_run):
+    run = write_run("GRU-seed0", [1.0] * 20, 0.5, learning_rate=0.01)
+    told = "learning rate was chosen from 0.01, 0.001 on validation data"
+    assert told not in read(run.parent).text
+    path = run.parent / "learning-rates.json"
+    path.write_text('{"grid": [0.01, 0.001], "chosen": []}')
+    page = read(run.parent)
+    assert told in page.text
+    assert "learning rate0.01\n" in page.text
+    path.write_text('{"grid": ["fast"]}')
+    page = read(run.parent)
+    assert "learning-rates.json: expected a number for grid[0], got 'fast'" in page.text
+
+
 def test_results_of_somebody_else_stand_beside_these(adding, tmp_path):
     table = {
         "task": "binary-addition",

@@ -8,6 +8,7 @@ from brc_pytorch import DoubleCell
 from brc_pytorch.experiments.tasks import (
     CopyFirstInputTask,
     SequentialMNISTTask,
+    StateTrackingTask,
     known_cell,
     networks,
 )
@@ -72,6 +73,8 @@ def test_sequences_of_different_lengths_warm_up_nothing():
     )
     with pytest.raises(ValueError, match="cell: expected one that is not warmed up"):
         first_network(task, "warm-GRU", 0)
+    with pytest.raises(ValueError, match="or of a group's elements, got warm-BRC"):
+        first_network(StateTrackingTask(train_size=40), "warm-BRC", 0)
 
 
 def test_the_recurrent_part_is_found_in_any_network():

@@ -245,17 +245,51 @@ def test_streams_differ_by_seed_and_purpose_and_repeat():
 
 @pytest.mark.parametrize(("name", "mode"), [("Plain", "RNN"), ("Pair", "LSTM")])
 def test_a_cell_of_one_s_own_shows_its_state_by_a_step(own_cells, name, mode):
-    network = recurrent_network(f"{own_cells}:{name}", 2, 3, 2, return_sequences=False)
+    network = recurrent_network(f"{own_cells}:{name}", 2, 3, 2, steps=4, return_sequences=False)
     last = network(torch.zeros(5, 4, 2))
     assert isinstance(last, tuple) == (mode == "LSTM")
     assert (last[0] if mode == "LSTM" else last).shape == (1, 5, 3)
+
+
+def gate_biases(cell):
+    """The biases of an LSTM's gates i, f, g and o."""
+    return (cell.bias_ih + cell.bias_hh).detach().view(4, -1)
+
+
+def lstm(name, steps=1000):
+    torch.manual_seed(0)
+    network = recurrent_network(name, 2, 400, 2, steps=steps, return_sequences=False)
+    return [*network.cells]
+
+
+def test_an_lstm_may_remember_at_first():
+    for plain, cell in zip(lstm("LSTM"), lstm("LSTM-forget"), strict=True):
+        assert type(cell) is nn.LSTMCell  # the same kernels
+        assert torch.equal(gate_biases(cell)[1], torch.ones(400))
+        for gate in (0, 2, 3):
+            assert torch.equal(gate_biases(cell)[gate], gate_biases(plain)[gate])
+        assert torch.equal(cell.weight_hh, plain.weight_hh)
+
+
+def test_chrono_initialisation_spreads_the_spans_of_memory():
+    first, second = lstm("LSTM-chrono")
+    for cell in (first, second):
+        i, f, *_ = gate_biases(cell)
+        assert torch.equal(i, -f)
+        spans = f.exp()
+        assert 1 <= spans.min() < 20
+        assert 980 < spans.max() <= 999
+        assert abs(float(spans.mean()) - 500) < 5 * 288 / 400**0.5  # uniform from 1 to 999
+    assert not torch.equal(first.bias_ih, second.bias_ih)
+    for cell in lstm("LSTM-chrono", steps=1):  # no span at all is that of one step
+        assert torch.equal(gate_biases(cell)[1], torch.zeros(400))
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("nbcr", "cell: expected a known name .* 'nbcr'; did you mean nBRC"),
-        ("zzz", "known are LSTM, GRU, RNN, BRC, nBRC, PeepholeLSTM"),
+        ("zzz", "known are LSTM, LSTM-forget, LSTM-chrono, GRU, RNN, BRC, nBRC, PeepholeLSTM"),
         ("no_such_module:Cell", "no module named 'no_such_module'"),
         ("torch.nn.no_such:Cell", "no module named 'torch.nn.no_such'"),
         ("torch.nn:GRUCel", "expected a class of torch.nn .* did you mean GRUCell"),

@@ -68,6 +68,8 @@ GOOD = {"task": '"copy-first-input"', "cells": '["GRU"]', "seeds": "[0]"}
         ({"seeds": '["0"]'}, "seeds: expected a whole number, got '0'"),
         ({"seeds": "[true]"}, "seeds: expected a whole number, got True"),
         ({"seeds": "[[1]]"}, r"seeds: expected a whole number, got \[1\]"),
+        ({"learning_rates": "[]"}, "learning_rates: expected at least one, got an empty list"),
+        ({"learning_rates": '["fast"]'}, "learning_rates: expected a number, got 'fast'"),
         ({"length": "[]"}, "length: expected at least one, got an empty list"),
         ({"length": "5.0"}, "length: expected a whole number, got 5.0"),
         ({"length": "0"}, "length: expected 1 or more, got 0"),

@@ -115,7 +115,9 @@ def test_binary_addition_trains_each_length_and_tests_the_last_model(tmp_path):
 
     def evaluate(data):
         inputs, targets = data[:]
-        return {name: float(value) for name, value in ADD.metrics(network(inputs), targets).items()}
+        with torch.no_grad():
+            metrics = ADD.metrics(network(inputs), targets)
+        return {name: float(value) for name, value in metrics.items()}
 
     for expected, row in zip(
         ADD.final_tests(network, 0, evaluate), tests.itertuples(), strict=True
