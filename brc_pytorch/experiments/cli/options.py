@@ -134,7 +134,7 @@ def task_command(task: type[Task]) -> Callable[..., None]:
         runs = _runs(planned(plan), cells, seeds)
         grids = {}
         if learning_rates is not None:
-            grids[output] = planned(lambda: _list("learning-rates", learning_rates, float))
+            grids[output] = planned(lambda: list_of("learning-rates", learning_rates, float))
         train_all(
             {output: runs}, grids, jobs=jobs, device=device, dask=dask, tensorboard=tensorboard
         )

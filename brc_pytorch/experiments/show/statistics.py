@@ -199,6 +199,5 @@ def time_an_iteration(runs: Sequence[RunFiles]) -> str:
 
 def learning_rates(runs: Sequence[RunFiles]) -> str:
     """Write the learning rates of some runs."""
-    return ", ".join(
-        f"{rate:g}" for rate in sorted({run.settings["learning_rate"] for run in runs})
-    )
+    rates = sorted({run.settings["learning_rate"] for run in runs})
+    return ", ".join(f"{rate:g}" for rate in rates) or "-"
