@@ -1,0 +1,126 @@
+"""Times learning from rollouts with resets: ``python benchmarks/agents.py``.
+
+One training step, the output's mean square and its gradients, of networks of one layer, on rows of
+steps of which 3 % begin an episode. TorchRL's ``GRUModule``, with each of its backends that runs on
+a CPU, is first compared with our GRU of the same weights in outputs and gradients. Then all take
+turns in one process, and the median counts. The results go to ``docs/benchmarks-agents.json``.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from run import PAUSE, machine
+from tensordict import TensorDict
+from torch import Tensor, nn
+from torchrl.modules import GRUModule, set_recurrent_mode
+
+import brc_pytorch
+from brc_pytorch.interop.torchrl import RecurrentModule
+
+RESULTS = Path(__file__).parents[1] / "docs" / "benchmarks-agents.json"
+OURS = {"nBRC": brc_pytorch.NBRC, "BRC": brc_pytorch.BRC, "GRU": brc_pytorch.GRU}
+STEPS, ROWS, INPUTS, HIDDEN = 128, 128, 64, 256
+RATE = 0.03
+KEYS = {"in_key": "x", "out_key": "y"}
+TOLERANCE = 1e-4  # of float32 sums over all rows and steps
+
+
+def module_step(module: nn.Module, rollout: TensorDict) -> Tensor:
+    """Learn from a rollout, as a policy does; return the output."""
+    module.zero_grad()
+    with set_recurrent_mode(True):
+        output = module(rollout.copy())["y"]
+    output.square().mean().backward()
+    return output
+
+
+def network_step(network: nn.Module, rollout: TensorDict, *, resets: bool) -> Tensor:
+    """Learn from the same rollout without TorchRL, with its resets or without."""
+    network.zero_grad()
+    begins = {"resets": rollout["is_init"].squeeze(-1)} if resets else {}
+    output = network(rollout["x"], **begins)[0]
+    output.square().mean().backward()
+    return output
+
+
+def check_agreement(modules: dict[str, nn.Module], rollout: TensorDict) -> None:
+    """Refuse to time modules of the same weights that differ."""
+    found = {}
+    for name, module in modules.items():
+        output = module_step(module, rollout)
+        found[name] = [output, *(parameter.grad for parameter in module.parameters())]
+    first = next(iter(found.values()))
+    for name, tensors in found.items():
+        torch.testing.assert_close(
+            tensors, first, rtol=1e-3, atol=TOLERANCE, msg=lambda text, name=name: name + text
+        )
+
+
+def make_turns() -> dict[str, Callable[[], Tensor]]:
+    """What is timed, once it agrees."""
+    begins = torch.rand(ROWS, STEPS, 1) < RATE
+    entries = {"x": torch.randn(ROWS, STEPS, INPUTS), "is_init": begins}
+    rollout = TensorDict(entries, [ROWS, STEPS])
+    ours = {name: kind(INPUTS, HIDDEN, batch_first=True) for name, kind in OURS.items()}
+    modules = {
+        f"{name}, RecurrentModule": RecurrentModule(network, **KEYS)
+        for name, network in ours.items()
+    }
+    theirs = {}
+    for backend in ("pad", "scan"):
+        module = GRUModule(INPUTS, HIDDEN, recurrent_backend=backend, **KEYS)
+        module.gru.load_state_dict(ours["GRU"].state_dict())
+        theirs[f"GRUModule, {backend}"] = module
+    check_agreement({"GRU": modules["GRU, RecurrentModule"]} | theirs, rollout)
+    turns: dict[str, Callable[[], Tensor]] = {
+        name: lambda module=module: module_step(module, rollout)
+        for name, module in (modules | theirs).items()
+    }
+    for name, network in ours.items():
+        for suffix, resets in ((", resets", True), (", no resets", False)):
+            turns[name + suffix] = lambda network=network, resets=resets: network_step(
+                network, rollout, resets=resets
+            )
+    gru = nn.GRU(INPUTS, HIDDEN, batch_first=True)
+    turns["nn.GRU, no resets"] = lambda: network_step(gru, rollout, resets=False)
+    return turns
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2, help="default: 2")
+    parser.add_argument("--rounds", type=int, default=9, help="default: 9")
+    parser.add_argument("--slow-rounds", type=int, default=3, help="of GRUModule; default: 3")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(0)
+    turns = make_turns()
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
+    for turn in range(-1, arguments.rounds):  # the first turn warms up
+        for name, call in turns.items():
+            if name.startswith("GRUModule") and not 0 <= turn < arguments.slow_rounds:
+                continue  # the comparison has warmed it up
+            time.sleep(PAUSE)
+            start = time.perf_counter()
+            call()
+            if turn >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, median in medians.items():
+        ratio = medians["GRUModule, pad"] / median
+        sys.stdout.write(f"{name:26s}{median * 1e3:10.1f} ms  x{ratio:.1f}\n")
+    sizes = {"steps": STEPS, "rows": ROWS, "inputs": INPUTS, "hidden": HIDDEN, "rate": RATE}
+    results = {"machine": machine(), **sizes, "seconds": medians}
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
