@@ -167,7 +167,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     lengths = sorted({run["length"] for run in results["runs"]})
     axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
     across = axes.get_yaxis_transform()  # x in parts of the axes
-    axes.text(1, 0.51, "turning without memory", ha="right", va="bottom", transform=across)
+    axes.text(1, 0.49, "turning without memory", ha="right", va="top", transform=across)
     for number, (cell, colour) in enumerate(COLOURS.items()):
         shift = 0.12 * (number - 1)
         means = []
