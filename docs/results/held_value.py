@@ -1,13 +1,19 @@
 """Draw what a GRU and a BRC hold of a number that was shown once, step by step.
 
-These commands train the two networks and draw them; the first takes ten minutes on two cores:
+These commands train the two networks and draw them, in some ten minutes on two cores:
 
-    brc copy-first-input --lengths 300 --cells GRU,BRC --hidden-size 64 --train-size 20000 \
+    brc copy-first-input --lengths 300 --cells BRC --hidden-size 64 --train-size 20000 \
         --test-size 1000 --batch-size 50 --learning-rate 0.005 --epochs 8 --output results/holding
-    python docs/results/held_value.py results/holding docs/held-value.png
+    brc copy-first-input --lengths 300 --cells GRU --layers 1 --hidden-size 64 --train-size 20000 \
+        --test-size 1000 --batch-size 50 --epochs 3 --output results/warm-up
+    python docs/results/held_value.py results/warm-up/GRU-length300-layers1-seed0 \
+        results/holding/BRC-length300-layers2-seed0 docs/held-value.png
+
+Whatever networks of Copy-First-Input are given are drawn, one beside the other.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,10 +24,11 @@ from matplotlib.figure import Figure
 
 from brc_pytorch.experiments.networks import load_network
 from brc_pytorch.experiments.show.networks import task_of
-from brc_pytorch.experiments.show.results import RunFiles, read_experiment
+from brc_pytorch.experiments.show.results import RunFiles, read_run
 from brc_pytorch.experiments.tasks.cells import recurrent_part
 
 TITLES = {"GRU": "Shown once, and lost by a GRU", "BRC": "Shown once, and held by a BRC"}
+"""What is to be seen of these cells; of others their names stand there."""
 NUMBERS = torch.linspace(-2, 2, 9)
 COLOURS = ScalarMappable(Normalize(-2, 2), "turbo")
 
@@ -48,19 +55,19 @@ def draw_run(axis: Axes, run: RunFiles) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def draw(experiment: Path) -> Figure:
-    """Draw the first run of each cell of an experiment."""
-    runs = {run.settings["cell"]: run for run in reversed(read_experiment(experiment).runs)}
-    figure = Figure(figsize=(9.6, 3.9), layout="constrained")
+def draw(runs: Sequence[Path]) -> Figure:
+    """Draw some runs beside each other."""
+    figure = Figure(figsize=(4.8 * len(runs), 3.9), layout="constrained")
     figure.get_layout_engine().set(wspace=0.08)
-    axes = figure.subplots(1, len(TITLES), sharey=True)
-    for axis, (cell, title) in zip(axes, TITLES.items(), strict=True):
-        draw_run(axis, runs[cell])
-        axis.set_title(title, loc="left", weight="bold")
+    axes = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
+    for axis, run in zip(axes, map(read_run, runs), strict=True):
+        draw_run(axis, run)
+        cell = run.settings["cell"]
+        axis.set_title(TITLES.get(cell, cell), loc="left", weight="bold")
     axes[0].set_ylabel("what the network says it was")
     return figure
 
 
 if __name__ == "__main__":
-    folder, output = map(Path, sys.argv[1:])
-    draw(folder).savefig(output, dpi=160)
+    *directories, output = map(Path, sys.argv[1:])
+    draw(directories).savefig(output, dpi=160)

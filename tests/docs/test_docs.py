@@ -141,6 +141,7 @@ LEFT_OUT = {
     "copy-first-input": ("layers", "iterations", "solved", "learning rate", "time a run"),
     "denoising": ("layers", "iterations", "learning rate"),
     "sequential-mnist": ("padding", "layers", "iterations", "learning rate"),
+    "warm-up": ("length", "layers", "iterations", "iterations to below 0.1", "learning rate"),
 }
 
 
@@ -174,6 +175,15 @@ def test_the_predecessor_s_figures_stand_beside_runs_of_the_same_settings_alone(
     assert len(theirs) == 8 + 4
     for row in theirs:
         assert [str(row["length"]), row["cell"], row["value"]] in shown
+
+
+def test_errors_by_seed_are_those_of_the_data():
+    folder = ROOT / "docs" / "results"
+    runs = read_experiment(folder / "data" / "warm-up").groups(["cell"])
+    assert len(runs) == 2
+    for (cell,), of_cell in runs.items():
+        errors = [f"{run.result['last_test_loss']:.3g}" for run in of_cell]
+        assert [cell, *errors] in rows(folder / "README.md")
 
 
 def test_figures_by_cell_are_those_of_the_data():
