@@ -19,11 +19,19 @@ class _Step(ir.tape.Tape):
 
     It is built node by node, since ONNX Runtime infers no shapes through a function that a ``Scan``
     calls. The parameters are values of the graph around it.
+
+    Args:
+        reset: the state that segments start from, None where all steps are one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reset: Any | None = None) -> None:
         super().__init__()
         self.state, self.projected = ir.Value(name="state"), ir.Value(name="projected")
+        self.inputs = [self.state, self.projected]
+        if reset is not None:
+            begins = ir.Value(name="begins")
+            self.inputs.append(begins)
+            self.state = self.op("Where", [begins, reset, self.state])
 
     def split(self, value: ir.Value, count: int) -> Sequence[ir.Value]:
         """Equal parts of the last dimension."""
@@ -39,7 +47,7 @@ class _Step(ir.tape.Tape):
     def graph(self, updated: ir.Value) -> ir.Graph:
         """The graph that gives the next state, and as the output the same."""
         results = [updated, self.op("Identity", [updated])]
-        return ir.Graph([self.state, self.projected], results, nodes=self.nodes, name="step")
+        return ir.Graph(self.inputs, results, nodes=self.nodes, name="step")
 
 
 def _bistable(step: _Step, feedback: Sequence[ir.Value], one: ir.Value) -> ir.Value:
@@ -107,6 +115,16 @@ def _of_torch(
     return of_one_direction, op.Concat(*last, axis=0) if count > 1 else last[0]
 
 
+def _begins(resets: Any, reverse: bool) -> Any:
+    """Which steps start from the reset state, (T, B, 1)."""
+    if reverse:
+        zero, one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1])
+        row = op.Slice(resets, zero, one, zero)
+        later = op.Slice(resets, one, op.Constant(value_ints=[2**62]), zero)
+        resets = op.Concat(later, op.And(row, op.Not(row)), axis=0)
+    return op.Unsqueeze(resets, op.Constant(value_ints=[-1]))
+
+
 def _scan(
     recurrence: str,
     input: Any,
@@ -115,11 +133,15 @@ def _scan(
     lengths: Any,
     reverse: bool,
     keep: bool = False,  # noqa: ARG001 - a program that runs elsewhere has no backward pass
+    resets: Any = None,
+    reset_states: Any = None,
 ) -> Any:
     """The operator brc_pytorch::scan; its third result only matters to autograd."""
     if lengths is not None:
         raise NotImplementedError("lengths: packed sequences cannot be exported to ONNX")
     if recurrence in _OPERATORS:
+        if resets is not None:
+            raise NotImplementedError(f"resets: ONNX's {_OPERATORS[recurrence][0]} has none")
         output, last = _of_torch(recurrence, input, states, parameters, reverse)
         return output, last, op.CastLike(op.ConstantOfShape(op.Constant(value_ints=[0])), input)
     kernel, memory, *bias = parameters
@@ -129,13 +151,19 @@ def _scan(
         candidate = kernel.shape[-1] - bias[0].shape[-1]  # a bias of b_c and b_a has none for it
         projected = op.Add(projected, op.Pad(bias[0], op.Constant(value_ints=[0, candidate])))
     first = op.Constant(value_ints=[0])
-    step = _Step()
+    reset, sequences = None, [projected]
+    if resets is not None:
+        reset = op.CastLike(op.Constant(value_float=0.0), input)
+        if reset_states is not None:
+            reset = op.Squeeze(reset_states, first)
+        sequences.append(_begins(resets, reverse))
+    step = _Step(reset)
     last = op.Scan(
         op.Squeeze(states, first),
-        projected,
+        *sequences,
         body=step.graph(_UPDATES[recurrence](step, memory, one)),
-        num_scan_inputs=1,
-        scan_input_directions=[int(reverse)],
+        num_scan_inputs=len(sequences),
+        scan_input_directions=[int(reverse)] * len(sequences),
         scan_output_directions=[int(reverse)],
     )
     # Of a node with any number of results torch takes one.

@@ -108,3 +108,49 @@ def test_torchs_networks_become_operators_of_onnx(make, operator, tmp_path):
     last = results if isinstance(results, torch.Tensor) else results[1]
     flat += [last] if isinstance(last, torch.Tensor) else last
     torch.testing.assert_close(run(path, x), tuple(flat), rtol=0, atol=1e-5)
+
+
+class WithResets(nn.Module):
+    """A network that is called with resets."""
+
+    def __init__(self, rnn):
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x, resets):
+        return self.rnn(x, resets=resets)
+
+
+def export_with_resets(rnn, path):
+    arguments = torch.randn(7, 2, 3), torch.zeros(7, 2, dtype=torch.bool)
+    torch.onnx.export(
+        WithResets(rnn).eval(),
+        arguments,
+        path,
+        dynamo=True,
+        verbose=False,
+        custom_translation_table=translations(),
+        dynamic_shapes=({0: "time", 1: "batch"}, {0: "time", 1: "batch"}),
+    )
+
+
+@pytest.mark.parametrize("network_type", [BRC, NBRC])
+@pytest.mark.parametrize("learned", [False, True])
+def test_resets(network_type, learned, tmp_path):
+    rnn = network_type(3, 5, num_layers=2, bidirectional=True, learn_initial_state=learned)
+    if learned:
+        nn.init.normal_(rnn.initial_state)
+    export_with_resets(rnn, tmp_path / "network.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx")
+    for steps, batch in ((7, 2), (19, 4), (1, 1)):
+        x, resets = torch.randn(steps, batch, 3), torch.rand(steps, batch) < 0.3
+        names = [each.name for each in session.get_inputs()]
+        given = dict(zip(names, (x.numpy(), resets.numpy()), strict=True))
+        found = tuple(map(torch.from_numpy, session.run(None, given)))
+        torch.testing.assert_close(found, rnn(x, resets=resets), rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(("cpu", "gru") not in backends.choice.chosen, reason="no kernels are installed")
+def test_resets_of_a_gru_are_refused(tmp_path):
+    with pytest.raises(Exception, match="resets: ONNX's GRU has none"):
+        export_with_resets(GRU(3, 5), tmp_path / "network.onnx")
