@@ -30,6 +30,11 @@ std::string names_of_cells() {
 
 extern "C" {
 
+void brc_sizes(std::int64_t sizes[2]) {
+  sizes[0] = sizeof(brc_layer);
+  sizes[1] = sizeof(brc_gradients);
+}
+
 const char* brc_cells(void) {
   static const std::string names = brc::names_of_cells();
   return names.c_str();

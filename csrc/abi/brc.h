@@ -66,6 +66,10 @@ typedef struct {
   void* grad_reset_states;      /* (states, B, H), or NULL if there are none */
 } brc_gradients;
 
+/* The sizes of brc_layer and brc_gradients, in bytes: a caller compiled or written for another
+ * version of this interface is to find out before it calls. */
+BRC_API void brc_sizes(int64_t sizes[2]);
+
 /* The names of the cells: a comma-separated list whose position is `cell`. */
 BRC_API const char* brc_cells(void);
 

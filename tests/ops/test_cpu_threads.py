@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -239,6 +240,12 @@ def test_the_kernels_are_called_without_the_interpreter_lock():
     # ctypes.CDLL releases the lock around a call, ctypes.PyDLL would not.
     assert isinstance(interface.kernels, ctypes.CDLL)
     assert not isinstance(interface.kernels, ctypes.PyDLL)
+
+
+def test_kernels_of_another_version_are_refused(monkeypatch):
+    monkeypatch.setattr(interface, "LAYER", struct.Struct(interface.LAYER.format + "q"))
+    with pytest.raises(ImportError, match="expected the kernels of this version of brc_pytorch"):
+        interface._load()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")

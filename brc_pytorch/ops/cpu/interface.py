@@ -50,13 +50,30 @@ class Gradients(ctypes.Structure):
     )
 
 
+def _check_version(library: ctypes.CDLL, path: Path) -> None:
+    """Check that the kernels were compiled for the structures above: others are read as garbage."""
+    sizes = (ctypes.c_int64 * 2)()
+    if hasattr(library, "brc_sizes"):
+        library.brc_sizes(sizes)
+    if (*sizes,) != (LAYER.size, ctypes.sizeof(Gradients)):
+        raise ImportError(
+            f"{path}: expected the kernels of this version of brc_pytorch, got those of another: "
+            "install the package again (`pip install --no-deps --editable .` in a checkout)"
+        )
+
+
 def _load() -> ctypes.CDLL | None:
-    """Return the compiled kernels, or None where the installation has none."""
+    """Return the compiled kernels, or None where the installation has none.
+
+    Raises:
+        ImportError: they are those of another version.
+    """
     # An editable installation keeps them apart from the sources: its package has two folders.
     package, _, _ = __package__.rpartition(".")
     folders = map(Path, sys.modules[package].__path__)
     for path in (path for folder in folders for path in folder.glob("*brc_cpu.*")):
         library = ctypes.CDLL(str(path))
+        _check_version(library, path)
         pointer = ctypes.c_void_p
         library.brc_cells.restype = ctypes.c_char_p
         library.brc_instruction_sets.restype = ctypes.c_char_p
