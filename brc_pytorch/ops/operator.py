@@ -445,7 +445,7 @@ def scan(
     if resets is not None or reset is not None:
         arguments += False, resets, reset
     if lengths is None and resets is None and goes_straight((input, stacked, *parameters)):
-        if torch.is_grad_enabled() and _any_requires_grad(input, stacked, parameters):
+        if torch.is_grad_enabled() and _any_requires_grad(input, stacked, *parameters):
             given = None, reverse, None, None, input, stacked, *parameters
             output, last, _ = _Scan.apply(_scan, recurrence, *given)  # type: ignore[no-untyped-call]
         else:
