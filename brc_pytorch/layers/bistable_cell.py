@@ -14,7 +14,7 @@ from brc_pytorch.layers.checks import (
     check_shape,
     check_size,
 )
-from brc_pytorch.ops.operator import scan
+from brc_pytorch.ops.entry import scan
 from brc_pytorch.ops.reference import mask_padding, states_before
 from brc_pytorch.ops.several_layers import scan_layers, step
 

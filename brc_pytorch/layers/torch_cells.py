@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from brc_pytorch.layers.form import State, joined, parts
 from brc_pytorch.ops.backends import kernels_compute
-from brc_pytorch.ops.operator import scan
+from brc_pytorch.ops.entry import scan
 from brc_pytorch.ops.several_layers import scan_layers
 
 

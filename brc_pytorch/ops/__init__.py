@@ -5,8 +5,8 @@ from brc_pytorch.ops import backward as _backward  # noqa: F401 - registers its 
 from brc_pytorch.ops import cpu as cpu
 from brc_pytorch.ops import triton as triton
 from brc_pytorch.ops.backends import backend, backend_for
+from brc_pytorch.ops.entry import scan
 from brc_pytorch.ops.functional import brc, gru, lstm, nbrc
-from brc_pytorch.ops.operator import scan
 from brc_pytorch.ops.reference import (
     brc_gates,
     brc_step,

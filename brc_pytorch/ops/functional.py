@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from brc_pytorch.ops.operator import scan
+from brc_pytorch.ops.entry import scan
 
 
 def _of_one_state(

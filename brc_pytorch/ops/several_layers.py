@@ -8,16 +8,14 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from brc_pytorch.ops.backends import choice
+from brc_pytorch.ops.entry import goes_straight, scan, transforms_are_active
 from brc_pytorch.ops.fallback import REFERENCE
 from brc_pytorch.ops.operator import (
     check_sequence,
     chosen_backend,
-    goes_straight,
     library,
     operator,
     require,
-    scan,
-    transforms_are_active,
 )
 from brc_pytorch.ops.recurrences import RECURRENCES, Recurrence
 
