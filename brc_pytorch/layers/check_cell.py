@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from brc_pytorch.layers.checks import check_size
-from brc_pytorch.layers.form import State, joined, parts
+from brc_pytorch.layers.form import State, joined, parts, parts_of_kind
 from brc_pytorch.layers.scan import has_pair_state, scan_by_steps, takes_resets
 from brc_pytorch.layers.stack import defines
 
@@ -299,14 +299,9 @@ def _result(where: str, method: Callable[..., Any], *arguments: object) -> Any: 
 
 def _state(where: str, state: object, count: int) -> tuple[Tensor, ...]:
     """The parts of a state that a cell returned."""
-    found = (state,) if isinstance(state, Tensor) else state
-    if (
-        isinstance(state, Tensor) == (count == 1)
-        and isinstance(found, tuple | list)
-        and len(found) == count
-        and all(isinstance(part, Tensor) for part in found)
-    ):
-        return tuple(found)
+    found = parts_of_kind(state, count)
+    if found is not None:
+        return found
     wanted = "one tensor" if count == 1 else "a pair of tensors"
     hint = "state_size, one number or two, says what a cell's state is"
     raise _broken(where, f"the state to be {wanted}", f"{_described(state)}; {hint}")

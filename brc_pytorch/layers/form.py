@@ -216,8 +216,8 @@ def leave_gates(gate: Tensor, input: Input, batch_first: bool) -> Tensor:
     return gate.transpose(1, 2) if batch_first else gate
 
 
-def _checked_parts(state: State, expected: Expected) -> tuple[Tensor, ...]:
-    count = _PAIR if expected.mode == "LSTM" else 1
+def parts_of_kind(state: object, count: int) -> tuple[Tensor, ...] | None:
+    """The parts of a state: of one tensor (``count`` 1) or of so many; None of anything else."""
     found = (state,) if isinstance(state, Tensor) else state
     if (
         isinstance(state, Tensor) == (count == 1)
@@ -226,6 +226,14 @@ def _checked_parts(state: State, expected: Expected) -> tuple[Tensor, ...]:
         and all(isinstance(part, Tensor) for part in found)
     ):
         return tuple(found)
+    return None
+
+
+def _checked_parts(state: State, expected: Expected) -> tuple[Tensor, ...]:
+    count = _PAIR if expected.mode == "LSTM" else 1
+    found = parts_of_kind(state, count)
+    if found is not None:
+        return found
     raise expected.error(
         "state kind",
         expected="one tensor h_0" if count == 1 else "a pair (h_0, c_0)",
