@@ -134,6 +134,8 @@ def export_with_resets(rnn, path):
     )
 
 
+# Torch says that the axes of both inputs are one, which is what the names ask for.
+@pytest.mark.filterwarnings("ignore:# The axis name")
 @pytest.mark.parametrize("network_type", [BRC, NBRC])
 @pytest.mark.parametrize("learned", [False, True])
 def test_resets(network_type, learned, tmp_path):

@@ -87,6 +87,7 @@ def test_compiled_whole_and_bitwise_equal(recurrence):
 
 @every_recurrence
 def test_a_compiled_function_obeys_the_forced_backend(recurrence, monkeypatch):
+    torch.compiler.reset()  # the tests before compiled the same function, up to its limit
     tensors = arguments(recurrence)
     compiled = torch.compile(operator(recurrence), fullgraph=True, backend="eager")
     compiled(*tensors)

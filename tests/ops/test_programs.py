@@ -164,7 +164,10 @@ PARAMETERS = torch.randn(3, 12), torch.randn(4, 8), torch.randn(8)
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"recurrence": "gru"}, "recurrence: expected one of 'brc', 'nbrc', got 'gru'"),
+        (
+            {"recurrence": "rnn"},
+            "recurrence: expected one of 'brc', 'nbrc', 'gru', 'lstm', got 'rnn'",
+        ),
         ({"input": torch.randn(5, 3)}, r"input: expected \(T, B, I\) with T > 0, got \(5, 3\)"),
         ({"input": torch.randn(0, 2, 3)}, "T > 0"),
         ({"input": torch.ones(5, 2, 3, dtype=torch.int64)}, "floating-point dtype"),
