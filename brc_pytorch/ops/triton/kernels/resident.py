@@ -50,8 +50,10 @@ def _load_kept(tiles, gate: tl.constexpr, block: tl.constexpr):
 def _load_weights(tiles, packed: tl.constexpr, dtype: tl.constexpr, block: tl.constexpr):
     """What registers hold: the first words of W_c if they are packed, or both tiles."""
     if packed:
-        return _load_kept(tiles, 0, block)
-    return _load_tile(tiles, 0, block).to(dtype), _load_tile(tiles, 1, block).to(dtype)
+        weights = _load_kept(tiles, 0, block)
+    else:  # a second ``return`` would have to be of the first one's type
+        weights = _load_tile(tiles, 0, block).to(dtype), _load_tile(tiles, 1, block).to(dtype)
+    return weights
 
 
 @triton.jit
