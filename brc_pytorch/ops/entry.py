@@ -122,9 +122,10 @@ def scan(
         call = checked(recurrence, input, stacked, parameters, *options, reset, mixed)
         return call.recurrence.scan(input, states, parameters, *options, reset_states)
     arguments: tuple[Any, ...] = recurrence, input, stacked, parameters, lengths, reverse
-    if resets is not None or reset is not None:
+    is_plain = resets is None and reset is None
+    if not is_plain:
         arguments += False, resets, reset
-    if lengths is None and resets is None and goes_straight((input, stacked, *parameters)):
+    if is_plain and lengths is None and goes_straight((input, stacked, *parameters)):
         if torch.is_grad_enabled() and any_requires_grad(input, stacked, *parameters):
             given = None, reverse, None, None, input, stacked, *parameters
             output, last, _ = Scan.apply(compute_scan, recurrence, *given)  # type: ignore[no-untyped-call]

@@ -209,6 +209,9 @@ def test_bad_resets_are_refused(resets, expected, name):
             ops.nbrc(*tensors, resets=mask(5, 2), reset_state=torch.zeros(2, 3))
         with pytest.raises(ValueError, match="reset_states: expected resets beside them, got none"):
             ops.nbrc(*tensors, reset_state=torch.zeros(2, 4))
+        tensors[2].requires_grad_()
+        with pytest.raises(ValueError, match="reset_states: expected resets beside them, got none"):
+            ops.nbrc(*tensors, reset_state=torch.zeros(2, 4))
 
 
 def test_a_backend_that_knows_no_resets_stands_back(monkeypatch):
