@@ -12,6 +12,7 @@ from brc_pytorch import BRC, NBRC, MultiLayerBase, PeepholeLSTMCell, ops
 from brc_pytorch.layers import BistableRecurrentCell, NeuromodulatedBistableRecurrentCell
 from tests.fuzz.call import Call
 from tests.fuzz.tensors import draw_lengths, lengths_tensor
+from tests.layers.cells import LeakyCell
 
 Function = Callable[..., tuple[Tensor, ...]]
 Step = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
@@ -30,17 +31,6 @@ class Subject:
     shapes: dict[str, tuple[tuple[int, ...], float]]
     run: Function
     steps: Function
-
-
-class LeakyCell(nn.Module):
-    """A cell of the user's own."""
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(input_size + hidden_size, hidden_size)
-
-    def forward(self, input_t: Tensor, state: Tensor) -> Tensor:
-        return 0.9 * state + 0.1 * torch.tanh(self.linear(torch.cat((input_t, state), -1)))
 
 
 CELLS: dict[str, list[type[nn.Module]]] = {

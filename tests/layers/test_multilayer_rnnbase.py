@@ -15,23 +15,13 @@ from brc_pytorch.layers import (
     NeuromodulatedBistableRecurrentCell,
     PeepholeLSTMCell,
 )
+from tests.layers.cells import LeakyCell
 
 TORCH = {
     "GRU": (nn.GRUCell, nn.GRU),
     "LSTM": (nn.LSTMCell, nn.LSTM),
     "RNN": (nn.RNNCell, nn.RNN),
 }
-
-
-class LeakyCell(nn.Module):
-    """A user's own cell: it says nothing of itself and has parameters of its own."""
-
-    def __init__(self, input_size, hidden_size):
-        super().__init__()
-        self.linear = nn.Linear(input_size + hidden_size, hidden_size)
-
-    def forward(self, input_t, state):
-        return 0.9 * state + 0.1 * torch.tanh(self.linear(torch.cat((input_t, state), -1)))
 
 
 class LeakyPairCell(LeakyCell):

@@ -15,21 +15,11 @@ from brc_pytorch import (
     NeuromodulatedBistableRecurrentCell,
     PeepholeLSTMCell,
 )
+from tests.layers.cells import LeakyCell
 
 T, B, I, H = 7, 3, 2, 4  # noqa: E741 - the field's letter
 networks = pytest.mark.parametrize("network_type", [BRC, NBRC, GRU, LSTM])
 bistable = pytest.mark.parametrize("network_type", [BRC, NBRC])
-
-
-class LeakyCell(nn.Module):
-    """A cell of one's own."""
-
-    def __init__(self, input_size, hidden_size):
-        super().__init__()
-        self.linear = nn.Linear(input_size + hidden_size, hidden_size)
-
-    def forward(self, input_t, state):
-        return 0.9 * state + 0.1 * torch.tanh(self.linear(torch.cat((input_t, state), -1)))
 
 
 class ScanningCell(LeakyCell):
