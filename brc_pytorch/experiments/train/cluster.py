@@ -109,7 +109,7 @@ def _several_threads(worker: str, threads: int) -> str:
     )
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Call:
     """What is to be called on a worker."""
 
@@ -246,8 +246,17 @@ class _Workers(Executor):
     def _hand_out(self) -> None:
         """Give a call to each worker that has none."""
         trusted = {name for name in self._known if self._failures[name] < _FAILURES_IN_A_ROW}
-        while self._waiting and len(self._under_way) < len(trusted):
-            call = self._waiting.popleft()
+        while len(self._under_way) < len(trusted):
+            # A failed call waits for another worker as long as one may still come of a probe.
+            ready = [
+                call
+                for call in list(self._waiting)  # a copy: calls are submitted meanwhile
+                if trusted - {call.failed_on} or not self._probes
+            ]
+            if not ready:
+                break
+            call = ready[0]
+            self._waiting.remove(call)
             # Strictly these: others would steal it.
             call.workers = sorted(trusted - {call.failed_on}) or sorted(trusted)
             future = self._client.submit(
@@ -271,7 +280,7 @@ class _Workers(Executor):
             self._failures[worker] = 0
         else:
             self._failures[worker] += 1
-            if call.failed_on is None and self._known - {worker}:
+            if call.failed_on is None and (self._known | set(self._probes)) - {worker}:
                 call.failed_on, call.error = worker, error
                 self._waiting.appendleft(call)
                 return

@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 
 from brc_pytorch.experiments.files import LOCK
 from brc_pytorch.experiments.tasks import CopyFirstInputTask
@@ -230,17 +230,22 @@ class Elsewhere(nn.GRUCell):
 """
 
 
-def test_a_worker_that_fails_every_run_takes_none_with_it(tmp_path, monkeypatch):
-    """One of several threads gets none, and one of a wrong environment no more."""
+@pytest.mark.parametrize("late", [False, True])
+def test_a_worker_that_fails_every_run_takes_none_with_it(tmp_path, monkeypatch, late):
+    """Also where the other worker shows only later that it can make runs."""
     place = str(tmp_path / "wrong-")
     (tmp_path / "failing_cells.py").write_text(FAILING.format(place=place))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     runs = [Run(TASK, "failing_cells:Elsewhere", seed) for seed in range(8)]
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         wrong, right = cluster.workers.values()
         addresses = wrong.worker_address, right.worker_address  # which end with the cluster
         (tmp_path / f"wrong-{wrong.process.pid}").touch()
+        busy = client.submit(time.sleep, 10 if late else 0, workers=[right.worker_address])
         told, finished = [], []
         outcomes = sweep(
             runs,
@@ -249,6 +254,7 @@ def test_a_worker_that_fails_every_run_takes_none_with_it(tmp_path, monkeypatch)
             waiting=told.append,
             finished=finished.append,
         )
+        busy.result()
     assert [str(outcome.error) for outcome in outcomes] == ["None"] * len(runs)
     assert len(finished) == len(runs)
     (line,) = set(told)
