@@ -27,6 +27,8 @@ class Call:
     form: str = "batch"
     lengths: str = ""
     reverse: bool = False
+    resets: str = ""
+    reset_state: bool = False
     dtype: str = "float32"
     values: str = "normal"
     layouts: tuple[str, ...] = ("dense",)

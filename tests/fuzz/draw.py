@@ -29,6 +29,13 @@ OPERATOR_FLAWS = {
     "bool lengths": "lengths",
     "too few lengths": "lengths",
     "lengths of rank 2": "lengths",
+    "resets of numbers": "resets",
+    "too few resets": "resets",
+    "resets with features": "resets",
+    "resets elsewhere": "resets",
+    "a reset state without resets": "reset_state",
+    "a reset state of other units": "reset_state",
+    "a reset state of another dtype": "reset_state",
 }
 NETWORK_FLAWS = {
     "input of rank 1": "[Ii]nput",
@@ -40,6 +47,11 @@ NETWORK_FLAWS = {
     "state of other units": "state|hidden size|hx",
     "state of another dtype": "state|hx",
     "state of rank 2": "state|hidden size|hx",
+    "resets of numbers": "resets",
+    "too few resets": "resets",
+    "resets with features": "resets",
+    "resets elsewhere": "resets",
+    "packed resets": "resets",
 }
 # How a call is made; each has its weight among the ways that a subject can go.
 WAYS = {
@@ -83,6 +95,7 @@ ANY_CELL = (
 SUBJECTS = {"operator": 45, "network": 25, "MultiLayerBase": 18, "scan": 7, "step": 5}
 LAYOUTS = {"dense": 6, "strided": 2, "transposed": 2, "negated": 2, "expanded": 1, "shifted": 1}
 VALUES = {"normal": 12, "zero": 1, "huge": 1, "denormal": 1, "saturated": 1, "nan": 1, "inf": 1}
+RESETS = {"": 6, "some": 4, "strided": 1, "all": 1, "none": 1}
 OURS = ("BRC", "nBRC")
 CELLS = ("GRU", "LSTM", "RNN", "BRC", "nBRC", "peephole", "leaky", "mixed")
 
@@ -153,6 +166,8 @@ def _draw_sizes(rng: random.Random, subject: str, cell: str, flaw: str, way: str
         lengths = "within"
     elif goes_over_time:
         lengths = rng.choice(("", "", "within", "outside", "int32", "uint8", "strided"))
+    takes_resets = subject != "step" and not flaw
+    resets = _one(rng, RESETS) if takes_resets else "some" if "reset" in flaw else ""
     large = rng.random() < 0.01
     some = (1, 2, 2, 3, 3, 5, 9, *((20, 50) if large else ()))
     batch = 1 if form == "single" else rng.choice(some if flaw or form == "packed" else (0, *some))
@@ -170,6 +185,8 @@ def _draw_sizes(rng: random.Random, subject: str, cell: str, flaw: str, way: str
         "form": form,
         "lengths": lengths,
         "reverse": goes_over_time and rng.random() < 0.4,
+        "resets": resets,
+        "reset_state": goes_over_time and not flaw and resets != "" and rng.random() < 0.5,
     }
 
 

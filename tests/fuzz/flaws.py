@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from tests.fuzz.call import Call
-from tests.fuzz.tensors import lengths_tensor
+from tests.fuzz.tensors import draw_resets, lengths_tensor
 
 
 def _other(dtype: torch.dtype) -> torch.dtype:
@@ -54,19 +55,36 @@ _LENGTHS: dict[str, Callable[[Tensor], Tensor]] = {
     "too few lengths": lambda t: t[1:],
     "lengths of rank 2": lambda t: t.unsqueeze(0),
 }
+_RESETS: dict[str, Callable[[Tensor], Tensor | PackedSequence]] = {
+    "resets of numbers": torch.Tensor.long,
+    "too few resets": lambda t: t[1:],
+    "resets with features": lambda t: t.unsqueeze(-1),
+    "resets elsewhere": lambda t: t.to("meta"),
+    "packed resets": lambda t: pack_sequence([t.new_ones(3)]),
+}
+# Of a state (B, H).
+_RESET_STATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "a reset state without resets": lambda t: t,
+    "a reset state of other units": lambda t: _more(t, -1),
+    "a reset state of another dtype": lambda t: t.to(_other(t.dtype)),
+}
 
 
 def spoil(
     call: Call, arguments: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor | PackedSequence | None]]:
     """Spoil the arguments of a call.
 
     Returns:
         The tensors, and the options that the call is made with.
     """
     if call.flaw in _LENGTHS:
-        lengths = lengths_tensor(call)
-        assert lengths is not None
-        return arguments, {"lengths": _LENGTHS[call.flaw](lengths)}
+        return arguments, {"lengths": _LENGTHS[call.flaw](lengths_tensor(call))}
+    if call.flaw in _RESETS:
+        return arguments, {"resets": _RESETS[call.flaw](draw_resets(call))}
+    if call.flaw in _RESET_STATES:
+        state = arguments["input"].new_zeros(call.batch, call.hidden)
+        resets = None if "without" in call.flaw else draw_resets(call)
+        return arguments, {"resets": resets, "reset_state": _RESET_STATES[call.flaw](state)}
     name, change = _TENSORS[call.flaw]
     return {**arguments, name: change(arguments[name])}, {}

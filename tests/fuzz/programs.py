@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from tests.fuzz.call import Call
 from tests.fuzz.subjects import Function
-from tests.fuzz.tensors import lengths_tensor, place
+from tests.fuzz.tensors import options, place
 from tests.fuzz.ways import Way, gradients
 
 # A program may refuse by an assertion of torch's own.
@@ -54,12 +54,13 @@ def way(call: Call) -> Way:
         cotangents: Sequence[Tensor | None],
         wanted: Sequence[bool],
     ) -> list[Tensor]:
-        lengths = lengths_tensor(call) if call.subject in ("operator", "scan") else None
-        after = [] if lengths is None else [lengths]
+        named = options(call)
+        after = [*named.values()]
 
         def forward(*given: Tensor) -> tuple[Tensor, ...]:
-            options = {"lengths": given[-1]} if after else {}
-            found = function(*given[: len(tensors)], **options)
+            found = function(
+                *given[: len(tensors)], **dict(zip(named, given[len(tensors) :], strict=True))
+            )
             return tuple(found)
 
         record = _RECORDERS[call.way]
@@ -115,42 +116,43 @@ def _variations(
     input, *rest = arguments
     state, *others = rest if call.state else [None, *rest]
     rows = 1 if call.subject in ("network", "MultiLayerBase") else 0
-    others, lengths = (others, []) if not _has_lengths(call) else (others[:-1], others[-1:])
+    last = len(others) - len(options(call))
+    others, named = others[:last], dict(zip(options(call), others[last:], strict=True))
 
-    def given(input: Tensor, state: Tensor | None, lengths: list[Tensor]) -> list[Tensor]:
-        return [input, *([] if state is None else [state]), *others, *lengths]
+    def given(input: Tensor, state: Tensor | None, **changed: Tensor) -> list[Tensor]:
+        return [input, *([] if state is None else [state]), *others, *{**named, **changed}.values()]
 
     def doubled(tensor: Tensor | None, dim: int) -> Tensor | None:
         return None if tensor is None else torch.cat((tensor, tensor), dim)
 
     yield "the same", [*arguments], False
-    yield "other values", given(0.5 * input, state, lengths), False
-    both = doubled(input, 1), doubled(state, rows), [doubled(each, 0) for each in lengths]
-    yield "another batch", given(*both), False
-    yield "another batch of the input", given(both[0], state, lengths), False
+    yield "other values", given(0.5 * input, state), False
+    two = doubled(input, 1), doubled(state, rows)
+    of_two = {name: doubled(each, each.dim() - 1) for name, each in named.items()}
+    yield "another batch", given(*two, **of_two), False
+    yield "another batch of the input", given(two[0], state), False
     if state is not None:
-        yield "another batch of the state", given(input, both[1], lengths), False
-        yield "one row of the state", given(input, state.mean(rows, keepdim=True), lengths), False
-        yield "a state in bfloat16", given(input, state.bfloat16(), lengths), False
-        yield "a state of other units", given(input, doubled(state, -1), lengths), False
-    yield "more steps", given(doubled(input, 0), state, lengths), False
-    yield "one step", given(input[:1], state, lengths), False
-    yield "no steps", given(input[:0], state, lengths), False
-    yield "other features", given(doubled(input, -1), state, lengths), False
-    yield "an input in bfloat16", given(input.bfloat16(), state, lengths), False
-    yield "an input in float64", given(input.double(), state, lengths), False
-    yield "an input of integers", given(input.long(), state, lengths), False
+        yield "another batch of the state", given(input, two[1]), False
+        yield "one row of the state", given(input, state.mean(rows, keepdim=True)), False
+        yield "a state in bfloat16", given(input, state.bfloat16()), False
+        yield "a state of other units", given(input, doubled(state, -1)), False
+    longer = {"resets": doubled(named["resets"], 0)} if "resets" in named else {}
+    yield "more steps", given(doubled(input, 0), state, **longer), False
+    yield "one step", given(input[:1], state, **{name: named[name][:1] for name in longer}), False
+    yield "no steps", given(input[:0], state), False
+    yield "other features", given(doubled(input, -1), state), False
+    yield "an input in bfloat16", given(input.bfloat16(), state), False
+    yield "an input in float64", given(input.double(), state), False
+    yield "an input of integers", given(input.long(), state), False
     low = [t.bfloat16() if t.is_floating_point() else t for t in arguments]
     yield "bfloat16", low, False
     yield "autocast", [*arguments], True
-    yield "autocast and an input in bfloat16", given(input.bfloat16(), state, lengths), True
-    yield "a strided input", given(place(input, input.dtype, "strided"), state, lengths), False
-    yield "a negated input", given(place(input, input.dtype, "negated"), state, lengths), False
-    for each in lengths:
-        yield "float lengths", given(input, state, [each.float()]), False
-        yield "short lengths", given(input, state, [each[:-1]]), False
-        yield "complex lengths", given(input, state, [each.to(torch.complex64)]), False
-
-
-def _has_lengths(call: Call) -> bool:
-    return bool(call.lengths) and call.subject in ("operator", "scan")
+    yield "autocast and an input in bfloat16", given(input.bfloat16(), state), True
+    yield "a strided input", given(place(input, input.dtype, "strided"), state), False
+    yield "a negated input", given(place(input, input.dtype, "negated"), state), False
+    for name, each in named.items():
+        yield f"float {name}", given(input, state, **{name: each.float()}), False
+        yield f"short {name}", given(input, state, **{name: each[:-1]}), False
+        yield f"complex {name}", given(input, state, **{name: each.to(torch.complex64)}), False
+    if "resets" in named:
+        yield "other resets", given(input, state, resets=~named["resets"]), False

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from brc_pytorch import BRC, NBRC, MultiLayerBase, PeepholeLSTMCell, ops
 from brc_pytorch.layers import BistableRecurrentCell, NeuromodulatedBistableRecurrentCell
 from tests.fuzz.call import Call
-from tests.fuzz.tensors import draw_lengths, lengths_tensor
+from tests.fuzz.tensors import draw_lengths, options
 from tests.layers.cells import LeakyCell
 
 Function = Callable[..., tuple[Tensor, ...]]
@@ -24,7 +24,8 @@ class Subject:
 
     Attributes:
         shapes: shape and scale of each of its arguments, by name.
-        run: the code under test, a function of these tensors, by position.
+        run: the code under test, a function of these tensors, by position; options by name take the
+            place of the call's own.
         steps: what it must compute, from the cells' single steps alone.
     """
 
@@ -79,14 +80,21 @@ def over_time(
     input: Tensor,
     states: Sequence[tuple[Tensor, ...]],
     lengths: list[int],
+    anew: Sequence[tuple[Tensor, ...]] | None = None,
+    resets: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """Step through a sequence; only rows that have data at a step take part in it.
+
+    Between step t - 1 and step t of a row that ``resets`` (T, B) mark lies a border: who crosses
+    it, in either direction, goes on from another state.
 
     Args:
         layers: for each layer the step of each of its directions, and whether it goes backwards.
         input: (T, B, I).
         states: the first state of each layer and direction.
         lengths: how many steps of each row are data.
+        anew: the states beyond a border, of each layer and direction.
+        resets: where the borders are.
 
     Returns:
         The last layer's output (T, B, directions * H) and the parts of all last states.
@@ -99,6 +107,14 @@ def over_time(
             output = [torch.zeros_like(state[0])] * len(input)
             for t in reversed(range(len(input))) if reverse else range(len(input)):
                 rows = [row for row, length in enumerate(lengths) if t < length]
+                border = t + 1 if reverse else t
+                if resets is not None and border < len(input):
+                    has_data = torch.tensor(
+                        [border < length for length in lengths], dtype=torch.bool
+                    )
+                    crosses = (resets[border] & has_data).unsqueeze(-1)
+                    pairs = zip(anew[len(last)], state, strict=True)
+                    state = tuple(torch.where(crosses, new, old) for new, old in pairs)
                 if len(rows) == len(lengths):
                     state = step(input[t], state)
                     output[t] = state[0]
@@ -125,18 +141,28 @@ def _operator(call: Call) -> Subject:
     }
     if call.bias:
         shapes["bias"] = ((call.bias * hidden,), 0.5)
-    drawn = lengths_tensor(call)
+    if call.reset_state:
+        shapes["reset_state"] = ((call.batch, hidden), 0.5)
+    drawn = options(call)
 
-    def run(*tensors: Tensor, lengths: Tensor | None = drawn) -> tuple[Tensor, ...]:
-        return getattr(ops, name)(*tensors, lengths=lengths, reverse=call.reverse)
+    def run(*tensors: Tensor, **given: Tensor) -> tuple[Tensor, ...]:
+        known = {**drawn, **given}
+        if call.reset_state:
+            *tensors, known["reset_state"] = tensors
+        return getattr(ops, name)(*tensors, **known, reverse=call.reverse)
 
     def steps(input: Tensor, h_0: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+        reset_state = torch.zeros_like(h_0)
+        if call.reset_state:
+            *parameters, reset_state = parameters
         given = parameters if call.bias else (*parameters, None)
 
         def step(input_t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return (getattr(ops, f"{name}_step")(input_t, *state, *given),)
 
-        output, last = over_time([[(step, call.reverse)]], input, [(h_0,)], _lengths(call))
+        borders = [(reset_state,)], drawn.get("resets")
+        layers = [[(step, call.reverse)]]
+        output, last = over_time(layers, input, [(h_0,)], _lengths(call), *borders)
         return output, last[0]
 
     return Subject(shapes, run, steps)
@@ -171,14 +197,15 @@ class _Steps(nn.Module):
         super().__init__()
         self.network = network
         self.call = call
+        self.resets = options(call).get("resets")
 
     def forward(self, input: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         cells, call = self.network.cells, self.call
-        if not state and hasattr(self.network, "initial_state"):
-            state = (self.network.initial_state.unsqueeze(1).expand(-1, call.batch, -1),)
-        if not state:
-            zeros = input.new_zeros(len(cells), call.batch, call.hidden)
-            state = (zeros,) * (1 + (MODES.get(call.cell, call.cell) == "LSTM"))
+        zeros = input.new_zeros(len(cells), call.batch, call.hidden)
+        initial = (zeros,) * (1 + (MODES.get(call.cell, call.cell) == "LSTM"))
+        if hasattr(self.network, "initial_state"):
+            initial = (self.network.initial_state.unsqueeze(1).expand_as(zeros),)
+        state = state or initial
 
         def step_of(cell: nn.Module) -> Step:
             def step(input_t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -190,8 +217,11 @@ class _Steps(nn.Module):
         directions = 2 if call.bidirectional else 1
         steps = [(step_of(cell), at % directions == 1) for at, cell in enumerate(cells)]
         layers = [steps[at : at + directions] for at in range(0, len(steps), directions)]
-        states = [tuple(part[at] for part in state) for at in range(len(cells))]
-        return over_time(layers, input, states, _lengths(call))
+        states, anew = (
+            [tuple(part[at] for part in parts) for at in range(len(cells))]
+            for parts in (state, initial)
+        )
+        return over_time(layers, input, states, _lengths(call), anew, self.resets)
 
 
 def _make_network(call: Call) -> MultiLayerBase:
@@ -204,7 +234,7 @@ def _make_network(call: Call) -> MultiLayerBase:
             call.bias > 0,
             device="meta",
             candidate_bias=call.bias == 3,
-            learn_initial_state=not call.state and call.seed % 2 == 0,
+            learn_initial_state=(not call.state or call.resets != "") and call.seed % 2 == 0,
             **options,
         )
     mode = MODES.get(call.cell, call.cell)
@@ -224,6 +254,15 @@ def _enter(
     return input.transpose(0, 1) if call.form == "batch_first" else input, state
 
 
+def _enter_resets(call: Call, resets: Tensor | PackedSequence) -> Tensor | PackedSequence:
+    """Give (T, B) the form that the call hands over."""
+    if call.form == "single":
+        return resets.squeeze(1)
+    if call.form == "packed":
+        return pack_padded_sequence(resets, torch.tensor(_lengths(call)), enforce_sorted=False)
+    return resets.transpose(0, 1) if call.form == "batch_first" else resets
+
+
 def _leave(
     call: Call, output: Tensor | PackedSequence, last: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
@@ -240,18 +279,22 @@ def _network(call: Call) -> Subject:
     state_shape = ((len(module.cells), call.batch, call.hidden), 0.5)
     parts = ["h_0", "c_0"][: 1 + (module.mode == "LSTM")] if call.state else []
     of_module = _parameters(module)
+    drawn = options(call)
     shapes = {
         "input": ((call.steps, call.batch, call.inputs), 1.0),
         **dict.fromkeys(parts, state_shape),
         **of_module,
     }
 
-    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+    def run(*tensors: Tensor, **given: Tensor | PackedSequence) -> tuple[Tensor, ...]:
         at = 1 + len(parts)
+        named = {**drawn, **given}
+        if "resets" in named:
+            named["resets"] = _enter_resets(call, named["resets"])
         sequence, state = _enter(call, tensors[0], tensors[1:at])
-        given = [tuple(state) if len(state) == 2 else state[0]] if state else []
+        first = [tuple(state) if len(state) == 2 else state[0]] if state else []
         parameters = dict(zip(of_module, tensors[at:], strict=True))
-        output, last = _call(module, parameters, sequence, *given)
+        output, last = _call(module, parameters, sequence, *first, **named)
         return _leave(call, output, last if isinstance(last, tuple) else (last,))
 
     def steps(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -270,6 +313,8 @@ def _scan(call: Call) -> Subject:
     shapes = {"input": ((call.steps, call.batch, call.inputs), 1.0)}
     if call.state:
         shapes["h_0"] = ((call.batch, call.hidden), 0.5)
+    if call.reset_state:
+        shapes["reset_state"] = ((call.batch, call.hidden), 0.5)
     at = len(shapes)
     shapes |= of_module
 
@@ -278,25 +323,30 @@ def _scan(call: Call) -> Subject:
             super().__init__()
             self.cell = cell
 
-        def forward(self, *given: Tensor, lengths: Tensor | None) -> tuple[Tensor, ...]:
+        def forward(self, *given: Tensor, **named: Tensor) -> tuple[Tensor, ...]:
             state = given[1] if call.state else None
-            return self.cell.scan(given[0], state, lengths, call.reverse)
+            if call.reset_state:
+                named["reset_state"] = given[-1]
+            return self.cell.scan(given[0], state, reverse=call.reverse, **named)
 
     scan = Scan()
-    drawn = lengths_tensor(call)
+    drawn = options(call)
 
     def named(tensors: Sequence[Tensor], prefix: str) -> dict[str, Tensor]:
         return dict(zip((prefix + name for name in of_module), tensors[at:], strict=True))
 
-    def run(*tensors: Tensor, lengths: Tensor | None = drawn) -> tuple[Tensor, ...]:
-        return _call(scan, named(tensors, "cell."), *tensors[:at], lengths=lengths)
+    def run(*tensors: Tensor, **given: Tensor) -> tuple[Tensor, ...]:
+        return _call(scan, named(tensors, "cell."), *tensors[:at], **{**drawn, **given})
 
     def steps(*tensors: Tensor) -> tuple[Tensor, ...]:
         def step(input_t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return (_call(cell, named(tensors, ""), input_t, *state),)
 
-        h_0 = tensors[1] if call.state else tensors[0].new_zeros(call.batch, call.hidden)
-        output, last = over_time([[(step, call.reverse)]], tensors[0], [(h_0,)], _lengths(call))
+        zero = tensors[0].new_zeros(call.batch, call.hidden)
+        h_0 = tensors[1] if call.state else zero
+        borders = [(tensors[at - 1] if call.reset_state else zero,)], drawn.get("resets")
+        layers = [[(step, call.reverse)]]
+        output, last = over_time(layers, tensors[0], [(h_0,)], _lengths(call), *borders)
         return output, last[0]
 
     return Subject(shapes, run, steps)

@@ -99,10 +99,24 @@ def draw_lengths(call: Call) -> list[int]:
     return torch.randint(low, high, (call.batch,), generator=source).tolist()
 
 
-def lengths_tensor(call: Call) -> Tensor | None:
-    """The lengths as the call hands them over, or None."""
-    if not call.lengths:
-        return None
+def draw_resets(call: Call) -> Tensor:
+    """Where segments begin, (T, B): a third of the steps, all or none."""
+    source = generator(call, 3)
+    if call.resets in ("all", "none"):
+        return torch.full((call.steps, call.batch), call.resets == "all")
+    drawn = torch.rand(call.steps, 2 * call.batch, generator=source) < 1 / 3
+    return drawn[:, ::2] if call.resets == "strided" else drawn[:, ::2].contiguous()
+
+
+def options(call: Call) -> dict[str, Tensor]:
+    """The lengths and resets that a call is made with; a packed sequence has its own lengths."""
+    has_lengths = call.lengths and call.subject in ("operator", "scan")
+    given = {"lengths": lengths_tensor(call)} if has_lengths else {}
+    return {**given, "resets": draw_resets(call)} if call.resets else given
+
+
+def lengths_tensor(call: Call) -> Tensor:
+    """The lengths as the call hands them over."""
     kind = {"int32": torch.int32, "uint8": torch.uint8}.get(call.lengths, torch.int64)
     drawn = torch.tensor(draw_lengths(call), dtype=kind)
     return torch.stack((drawn, drawn - 1), 1)[:, 0] if call.lengths == "strided" else drawn

@@ -54,6 +54,22 @@ def test_wrong_results_are_noticed(monkeypatch, cell):
     assert "tensor 1: off by" in make(call)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lost", ["resets", "reset_state"])
+def test_lost_resets_are_noticed(monkeypatch, reverse, lost):
+    call = Call(resets="all", reset_state=True, reverse=reverse)
+    assert make(call) == "right"
+    right = ops.nbrc
+
+    def wrong(*tensors, **options):
+        del options["reset_state"]
+        options.pop(lost, None)
+        return right(*tensors, **options)
+
+    monkeypatch.setattr(ops, "nbrc", wrong)
+    assert "off by" in make(call)
+
+
 class _Overwritten(torch.autograd.Function):
     @staticmethod
     def forward(ctx, tensor):
