@@ -1,6 +1,6 @@
 """ONNX export: every layer and direction becomes one ``Scan``, with dynamic batch and length.
 
-A GRU's or LSTM's becomes ONNX's own operator.
+A GRU's or LSTM's becomes ONNX's own operator, unless it is called with resets, which that lacks.
 
 Needs the extra ``[onnx]``.
 """
@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from onnxscript import ir, opset18
+
+from brc_pytorch.ops.recurrences import RECURRENCES
 
 op: Any = opset18  # its own types are those of tensors, not of a graph's values
 
@@ -21,17 +23,20 @@ class _Step(ir.tape.Tape):
     calls. The parameters are values of the graph around it.
 
     Args:
-        reset: the state that segments start from, None where all steps are one.
+        count: how many states there are.
+        resets: the states that segments start from, None where all steps are one.
     """
 
-    def __init__(self, reset: Any | None = None) -> None:
+    def __init__(self, count: int, resets: Sequence[Any] | None) -> None:
         super().__init__()
-        self.state, self.projected = ir.Value(name="state"), ir.Value(name="projected")
-        self.inputs = [self.state, self.projected]
-        if reset is not None:
+        self.states = [ir.Value(name=f"state_{at}") for at in range(count)]
+        self.projected = ir.Value(name="projected")
+        self.inputs = [*self.states, self.projected]
+        if resets is not None:
             begins = ir.Value(name="begins")
             self.inputs.append(begins)
-            self.state = self.op("Where", [begins, reset, self.state])
+            pairs = zip(resets, self.states, strict=True)
+            self.states = [self.op("Where", [begins, reset, state]) for reset, state in pairs]
 
     def split(self, value: ir.Value, count: int) -> Sequence[ir.Value]:
         """Equal parts of the last dimension."""
@@ -44,35 +49,72 @@ class _Step(ir.tape.Tape):
     def multiply(self, a: ir.Value, b: ir.Value) -> ir.Value:
         return self.op("Mul", [a, b])
 
-    def graph(self, updated: ir.Value) -> ir.Graph:
-        """The graph that gives the next state, and as the output the same."""
-        results = [updated, self.op("Identity", [updated])]
+    def sigmoid(self, a: ir.Value) -> ir.Value:
+        return self.op("Sigmoid", [a])
+
+    def tanh(self, a: ir.Value) -> ir.Value:
+        return self.op("Tanh", [a])
+
+    def feedback(self, memory: Any, bias: Any | None) -> ir.Value:
+        """The state's part of the arguments, h W + b."""
+        product = self.op("MatMul", [self.states[0], memory])
+        return product if bias is None else self.add(product, bias)
+
+    def graph(self, updated: Sequence[ir.Value]) -> ir.Graph:
+        """The graph that gives the next states, and as the output the first of them."""
+        results = [*updated, self.op("Identity", [updated[0]])]
         return ir.Graph(self.inputs, results, nodes=self.nodes, name="step")
 
 
-def _bistable(step: _Step, feedback: Sequence[ir.Value], one: ir.Value) -> ir.Value:
+def _bistable(step: _Step, feedback: Sequence[ir.Value], one: ir.Value) -> list[ir.Value]:
     """The next state of a bistable cell, from R_c(h) and R_a(h)."""
     feedback_c, feedback_a = feedback
-    state = step.state
+    (state,) = step.states
     input_c, input_a, input_candidate = step.split(step.projected, 3)
-    c = step.op("Sigmoid", [step.add(input_c, feedback_c)])
-    a = step.add(one, step.op("Tanh", [step.add(input_a, feedback_a)]))
-    candidate = step.op("Tanh", [step.add(input_candidate, step.multiply(a, state))])
-    share = step.op("Sub", [one, c])
-    return step.add(step.multiply(c, state), step.multiply(share, candidate))
+    c = step.sigmoid(step.add(input_c, feedback_c))
+    a = step.add(one, step.tanh(step.add(input_a, feedback_a)))
+    candidate = step.tanh(step.add(input_candidate, step.multiply(a, state)))
+    return [_between(step, c, state, candidate, one)]
 
 
-def _brc(step: _Step, memory: Any, one: Any) -> ir.Value:
+def _between(step: _Step, share: ir.Value, a: ir.Value, b: ir.Value, one: ir.Value) -> ir.Value:
+    """A share of a, and the rest of b."""
+    rest = step.op("Sub", [one, share])
+    return step.add(step.multiply(share, a), step.multiply(rest, b))
+
+
+def _brc(step: _Step, memory: Any, _bias: None, one: Any) -> list[ir.Value]:
     w_c, w_a = op.Split(memory, num_outputs=2, axis=-1)  # not at every step
-    return _bistable(step, [step.multiply(w, step.state) for w in (w_c, w_a)], one)
+    return _bistable(step, [step.multiply(w, step.states[0]) for w in (w_c, w_a)], one)
 
 
-def _nbrc(step: _Step, memory: Any, one: Any) -> ir.Value:
-    return _bistable(step, step.split(step.op("MatMul", [step.state, memory]), 2), one)
+def _nbrc(step: _Step, memory: Any, _bias: None, one: Any) -> list[ir.Value]:
+    return _bistable(step, step.split(step.feedback(memory, None), 2), one)
 
 
-# The next state of each recurrence.
-_UPDATES = {"brc": _brc, "nbrc": _nbrc}
+def _gru(step: _Step, memory: Any, bias: Any | None, one: Any) -> list[ir.Value]:
+    feedback_r, feedback_z, feedback_n = step.split(step.feedback(memory, bias), 3)
+    input_r, input_z, input_n = step.split(step.projected, 3)
+    r = step.sigmoid(step.add(input_r, feedback_r))
+    z = step.sigmoid(step.add(input_z, feedback_z))
+    n = step.tanh(step.add(input_n, step.multiply(r, feedback_n)))
+    return [_between(step, z, step.states[0], n, one)]
+
+
+def _lstm(step: _Step, memory: Any, bias: Any | None, _one: Any) -> list[ir.Value]:
+    i, f, g, o = step.split(step.add(step.projected, step.feedback(memory, bias)), 4)
+    kept = step.multiply(step.sigmoid(f), step.states[1])
+    c = step.add(kept, step.multiply(step.sigmoid(i), step.tanh(g)))
+    return [step.multiply(step.sigmoid(o), step.tanh(c)), c]
+
+
+# The next states of each recurrence.
+_UPDATES: dict[str, Callable[..., list[ir.Value]]] = {
+    "brc": _brc,
+    "nbrc": _nbrc,
+    "gru": _gru,
+    "lstm": _lstm,
+}
 
 
 # ONNX's own operators, and where each of their gates stands among torch's: r, z, n and i, f, g, o.
@@ -103,7 +145,7 @@ def _of_torch(
 
     kernel, memory = (op.Transpose(ordered(each, 1), perm=[1, 0]) for each in parameters[:2])
     bias = [op.Unsqueeze(ordered(each, 2), first) for each in parameters[2:]] or [None]
-    count = 2 if name == "LSTM" else 1
+    count = len(RECURRENCES[recurrence].states)
     initial = op.Split(states, num_outputs=count, axis=0) if count > 1 else [states]
     output, *last = getattr(op, name)(
         *(input, op.Unsqueeze(kernel, first), op.Unsqueeze(memory, first), *bias, None, *initial),
@@ -139,39 +181,52 @@ def _scan(
     """The operator brc_pytorch::scan; its third result only matters to autograd."""
     if lengths is not None:
         raise NotImplementedError("lengths: packed sequences cannot be exported to ONNX")
-    if recurrence in _OPERATORS:
-        if resets is not None:
-            raise NotImplementedError(f"resets: ONNX's {_OPERATORS[recurrence][0]} has none")
-        output, last = _of_torch(recurrence, input, states, parameters, reverse)
-        return output, last, op.CastLike(op.ConstantOfShape(op.Constant(value_ints=[0])), input)
+    saved = op.CastLike(op.ConstantOfShape(op.Constant(value_ints=[0])), input)
+    if recurrence in _OPERATORS and resets is None:
+        return *_of_torch(recurrence, input, states, parameters, reverse), saved
     kernel, memory, *bias = parameters
-    one = op.CastLike(op.Constant(value_float=1.0), input)
-    projected = op.MatMul(input, kernel)
+    projected, memory_bias = op.MatMul(input, kernel), None
     if bias:
-        candidate = kernel.shape[-1] - bias[0].shape[-1]  # a bias of b_c and b_a has none for it
-        projected = op.Add(projected, op.Pad(bias[0], op.Constant(value_ints=[0, candidate])))
-    first = op.Constant(value_ints=[0])
-    reset, sequences = None, [projected]
+        of_input, memory_bias = _biases(recurrence, kernel, bias[0])
+        projected = op.Add(projected, of_input)
+    count, anew, sequences = len(RECURRENCES[recurrence].states), None, [projected]
     if resets is not None:
-        reset = op.CastLike(op.Constant(value_float=0.0), input)
-        if reset_states is not None:
-            reset = op.Squeeze(reset_states, first)
+        zero = op.CastLike(op.Constant(value_float=0.0), input)
+        anew = [zero] * count if reset_states is None else _each(reset_states, count)
         sequences.append(_begins(resets, reverse))
-    step = _Step(reset)
-    last = op.Scan(
-        op.Squeeze(states, first),
+    step, one = _Step(count, anew), op.CastLike(op.Constant(value_float=1.0), input)
+    first = op.Scan(
+        *_each(states, count),
         *sequences,
-        body=step.graph(_UPDATES[recurrence](step, memory, one)),
+        body=step.graph(_UPDATES[recurrence](step, memory, memory_bias, one)),
         num_scan_inputs=len(sequences),
         scan_input_directions=[int(reverse)] * len(sequences),
         scan_output_directions=[int(reverse)],
     )
     # Of a node with any number of results torch takes one.
-    scan = last.producer()
-    scan.resize_outputs(2)
-    output = op.Identity(scan.outputs[1])
-    saved = op.CastLike(op.ConstantOfShape(first), input)
-    return output, op.Unsqueeze(last, first), saved
+    scan = first.producer()
+    scan.resize_outputs(count + 1)
+    *last, output = scan.outputs
+    axis = op.Constant(value_ints=[0])
+    return (
+        op.Identity(output),
+        op.Concat(*(op.Unsqueeze(each, axis) for each in last), axis=0),
+        saved,
+    )
+
+
+def _each(states: Any, count: int) -> list[Any]:
+    """The states, (B, H) each."""
+    parts = op.Split(states, num_outputs=count, axis=0) if count > 1 else [states]
+    return [op.Squeeze(part, op.Constant(value_ints=[0])) for part in parts]
+
+
+def _biases(recurrence: str, kernel: Any, bias: Any) -> tuple[Any, Any | None]:
+    """What is added to the input's part of the arguments, and what to the state's."""
+    if recurrence in _OPERATORS:
+        return tuple(op.Split(bias, num_outputs=2, axis=-1))
+    candidate = kernel.shape[-1] - bias.shape[-1]  # a bias of b_c and b_a has none for it
+    return op.Pad(bias, op.Constant(value_ints=[0, candidate])), None
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -179,7 +234,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
     Returns:
         The ONNX form of each operator, in opset 18 or newer: one ``Scan`` over time, for a GRU or
-        LSTM ONNX's own operator, which ONNX Runtime has in float32 alone.
+        LSTM without resets ONNX's own operator, which ONNX Runtime has in float32 alone.
 
     Example:
         >>> import torch

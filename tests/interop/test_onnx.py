@@ -9,6 +9,10 @@ from brc_pytorch import BRC, GRU, LSTM, NBRC, MultiLayerBase
 from brc_pytorch.interop.onnx import translations
 from brc_pytorch.ops import backends
 
+compiled = pytest.mark.skipif(
+    not backends.kernels_compute("gru", torch.empty(0)), reason="no kernels are installed"
+)
+
 
 def export(module, x, path, **options):
     """Export with time and batch left open, as the documents show it; return the ONNX model."""
@@ -84,9 +88,7 @@ def test_export_needs_no_kernels(monkeypatch, tmp_path):
     assert [node.op_type for node in model.graph.node].count("Scan") == 1
 
 
-@pytest.mark.skipif(
-    not backends.kernels_compute("gru", torch.empty(0)), reason="no kernels are installed"
-)
+@compiled
 @pytest.mark.parametrize(
     ("make", "operator"),
     [
@@ -136,11 +138,22 @@ def export_with_resets(rnn, path):
 
 # Torch says that the axes of both inputs are one, which is what the names ask for.
 @pytest.mark.filterwarnings("ignore:# The axis name")
-@pytest.mark.parametrize("network_type", [BRC, NBRC])
-@pytest.mark.parametrize("learned", [False, True])
-def test_resets(network_type, learned, tmp_path):
-    rnn = network_type(3, 5, num_layers=2, bidirectional=True, learn_initial_state=learned)
-    if learned:
+@pytest.mark.parametrize(
+    ("network_type", "options"),
+    [
+        (BRC, {}),
+        (BRC, {"learn_initial_state": True}),
+        (NBRC, {}),
+        (NBRC, {"learn_initial_state": True}),
+        pytest.param(GRU, {}, marks=compiled),
+        pytest.param(GRU, {"bias": False}, marks=compiled),
+        pytest.param(LSTM, {}, marks=compiled),
+        pytest.param(LSTM, {"bias": False}, marks=compiled),
+    ],
+)
+def test_resets(network_type, options, tmp_path):
+    rnn = network_type(3, 5, num_layers=2, bidirectional=True, **options)
+    if "learn_initial_state" in options:
         nn.init.normal_(rnn.initial_state)
     export_with_resets(rnn, tmp_path / "network.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "network.onnx")
@@ -149,10 +162,6 @@ def test_resets(network_type, learned, tmp_path):
         names = [each.name for each in session.get_inputs()]
         given = dict(zip(names, (x.numpy(), resets.numpy()), strict=True))
         found = tuple(map(torch.from_numpy, session.run(None, given)))
-        torch.testing.assert_close(found, rnn(x, resets=resets), rtol=0, atol=1e-5)
-
-
-@pytest.mark.skipif(("cpu", "gru") not in backends.choice.chosen, reason="no kernels are installed")
-def test_resets_of_a_gru_are_refused(tmp_path):
-    with pytest.raises(Exception, match="resets: ONNX's GRU has none"):
-        export_with_resets(GRU(3, 5), tmp_path / "network.onnx")
+        output, last = rnn(x, resets=resets)
+        expected = (output, *(last if isinstance(last, tuple) else (last,)))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
