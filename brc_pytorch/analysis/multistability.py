@@ -23,9 +23,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from brc_pytorch.layers.double import DoubleCell
-from brc_pytorch.layers.form import joined, parts
+from brc_pytorch.layers.form import Input, State, joined, parts
 from brc_pytorch.layers.multilayer_rnnbase import MultiLayerBase
 
 _LEAST_DISTANCE = 1e-6
@@ -78,9 +79,7 @@ def _distances(states: Tensor) -> Tensor:
     return torch.cdist(states, states, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def last_states(
-    network: nn.Module, input: Tensor, state: Tensor | tuple[Tensor, ...] | None = None
-) -> Tensor | tuple[Tensor, ...]:
+def last_states(network: nn.Module, input: Input, state: State | None = None) -> State:
     """The last states of all layers and directions, whatever the network itself returns.
 
     Args:
@@ -94,7 +93,7 @@ def last_states(
     if isinstance(network, MultiLayerBase) and not network.return_seq:
         network = copy.copy(network)  # which shares the cells
         network.return_seq = True
-    last: Tensor | tuple[Tensor, ...] = network(input, state)[1]
+    last: State = network(input, state)[1]
     return last
 
 
@@ -146,11 +145,14 @@ def warmup(
 ) -> list[float]:
     """Train a network, before its task, to have many stable states that its inputs reach.
 
-    One gradient step a batch (Adam) on (VAA* - target)^2, the mean over layers and directions. A
-    batch brings the network to its states; from there each layer and direction settles for itself,
-    as in the authors' code: under a constant normal input of its own, so that none can lean on what
-    the layer below remembers. They settle for ``growth`` steps more after each batch, for
-    ``most_steps`` at most. The article takes 100 batches of 32 sequences.
+    One gradient step a batch (Adam) on (VAA* - target)^2, the mean over layers and directions. The
+    sequences of a batch, each cut at a random step, bring the network to its states. From there
+    each layer and direction settles for itself, as in the authors' code: under a constant normal
+    input of its own, so that none can lean on what the layer below remembers. It settles for a
+    random number of steps, 1 to ``most``, where ``most`` is 1 for the first batch, and for each
+    further one ``growth`` more, up to ``most_steps``. That it is random matters: after many steps
+    the states of a network that forgets differ by less than VAA* counts, and have no gradient. The
+    article takes 100 batches of 32 sequences.
 
     Of a :class:`~brc_pytorch.DoubleCell` the first half is warmed up, and the second left as it is.
 
@@ -160,26 +162,33 @@ def warmup(
         batches: inputs of the task, each a batch of sequences in the form that the network takes.
         target: the VAA* to reach. Default: 0.95.
         learning_rate: Adam's. Default: 0.01.
-        growth: by how many steps the states settle longer after each batch. Default: 10.
+        growth: by how many steps the states may settle longer after each batch. Default: 10.
         most_steps: how many they settle at the most. Default: 200.
-        generator: of the constant inputs. Default: torch's own.
+        generator: of the constant inputs, of the steps at which sequences are cut, and of the
+            numbers of steps; on the CPU. Default: torch's own.
 
     Returns:
-        VAA* at each batch, the mean over layers and directions, before its gradient step.
+        VAA* at each batch, the mean over layers and directions, before its gradient step. It goes
+        up and down with the number of steps.
 
     Raises:
-        ValueError: a batch is no batch of sequences, or the network has projections.
+        ValueError: a batch is no batch of sequences, the network has projections, or ``growth`` or
+            ``most_steps`` is below 1.
 
     Source: Lambrechts et al. 2023, the warm-up procedure; code at github.com/glambrechts/warmup.
     """
     cells = _cells(network)
     warmed = [cell.first if isinstance(cell, DoubleCell) else cell for cell in cells]
     optimizer = torch.optim.Adam(nn.ModuleList(warmed).parameters(), learning_rate)
+    for name, value in (("growth", growth), ("most_steps", most_steps)):
+        if value < 1:
+            raise ValueError(f"{name}: expected 1 or more, got {value}")
     reached = []
-    for count, input in enumerate(batches, start=1):
+    for count, input in enumerate(batches):
         _check_batch(input)
-        states = parts(last_states(network, input))
-        steps = min(growth * count, most_steps)
+        states = parts(last_states(network, _cut(input, network.batch_first, generator)))
+        most = min(1 + growth * count, most_steps)
+        steps = int(torch.randint(1, most + 1, (), generator=generator))
         settled = [
             _settle_alone(cell, tuple(part[index] for part in states), steps, generator)
             for index, cell in enumerate(cells)
@@ -191,6 +200,13 @@ def warmup(
         reached.append(float(variety.detach().mean()))
     network.zero_grad()
     return reached
+
+
+def _cut(input: Tensor, is_batch_first: bool, generator: torch.Generator | None) -> PackedSequence:
+    """A batch whose sequences end at random steps."""
+    time, row = (1, 0) if is_batch_first else (0, 1)
+    lengths = torch.randint(1, input.shape[time] + 1, (input.shape[row],), generator=generator)
+    return pack_padded_sequence(input, lengths, is_batch_first, enforce_sorted=False)
 
 
 def _check_batch(input: Tensor) -> None:

@@ -81,8 +81,9 @@ def warmed(network, steps=60):
     return warmup(network, batches, learning_rate=0.03, most_steps=60)
 
 
-def test_warming_up_gives_every_layer_stable_states():
-    network = nn.GRU(1, 16, 2)
+@pytest.mark.parametrize("network_type", [nn.GRU, nn.LSTM])
+def test_warming_up_gives_every_layer_stable_states(network_type):
+    network = network_type(1, 16, 2)
     inputs = torch.randn(10, 32, 1)
     with torch.no_grad():
         before = vaa(settle(network, inputs, 500))
@@ -158,6 +159,9 @@ def test_bad_arguments_are_named():
         settle(network, torch.zeros(5, 2, 1), -1)
     with pytest.raises(ValueError, match=r"^input: expected a batch of sequences"):
         warmup(network, [torch.zeros(5, 1)])
+    for name in ("growth", "most_steps"):
+        with pytest.raises(ValueError, match=rf"^{name}: expected 1 or more, got 0"):
+            warmup(network, [], **{name: 0})
     with pytest.raises(ValueError, match=r"^network: expected one without projections"):
         warmup(nn.LSTM(1, 4, proj_size=2), [])
     with pytest.raises(ValueError, match=r"^delays: expected 0 to 9"):
