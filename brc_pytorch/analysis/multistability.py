@@ -186,7 +186,7 @@ def warmup(
     reached = []
     for count, input in enumerate(batches):
         _check_batch(input)
-        states = parts(last_states(network, _cut(input, network.batch_first, generator)))
+        states = parts(last_states(network, _cut(input, bool(network.batch_first), generator)))
         most = min(1 + growth * count, most_steps)
         steps = int(torch.randint(1, most + 1, (), generator=generator))
         settled = [

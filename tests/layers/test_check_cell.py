@@ -8,6 +8,7 @@ from torch import nn
 
 from brc_pytorch import (
     BistableRecurrentCell,
+    DoubleCell,
     NeuromodulatedBistableRecurrentCell,
     PeepholeLSTMCell,
     check_cell,
@@ -67,8 +68,8 @@ class Pair(nn.Module):
         c = 0.9 * c + self.linear(input_t)
         return torch.tanh(c + 0.1 * h), c
 
-    def scan(self, input, state, lengths, reverse):
-        return scan_by_steps(self, input, state, lengths, reverse)
+    def scan(self, input, state, lengths, reverse, resets=None, reset_state=None):
+        return scan_by_steps(self, input, state, lengths, reverse, resets, reset_state)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,8 @@ class Pair(nn.Module):
         (Leaky(), ["scan", "scan_layers", "gates"]),
         (Square(), ["scan", "scan_layers", "gates"]),
         (Pair(), ["scan"]),
+        (DoubleCell(nn.LSTMCell(3, 2), nn.LSTMCell(3, 3)), ["scan"]),
+        (DoubleCell(nn.GRUCell(3, 2), BistableRecurrentCell(3, 3)), ["scan"]),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -341,6 +344,16 @@ class ScanMixesUpAPair(Pair):
     def scan(self, *arguments):
         output, (h, _) = super().scan(*arguments)
         return output, (h, h)
+
+
+@broken("scan with resets: expected the output that single steps give")
+class ScanResetsTheFirstOfAPairAlone(Pair):
+    def scan(self, input, state, lengths, reverse, resets=None, reset_state=None):
+        if resets is None:
+            return super().scan(input, state, lengths, reverse)
+        h, c = state
+        _, (_, kept) = super().scan(input, state, lengths, reverse)
+        return super().scan(input, (h, c), lengths, reverse, resets, (0 * h, kept))
 
 
 @broken("scan_layers: expected the output that single steps give")
