@@ -39,8 +39,8 @@ _MOST_COLUMNS = 3
 """Panels beside each other in one file."""
 _TITLE_LETTERS_PER_INCH = 8
 _LETTERS_PER_INCH = 11
-_LETTERS_OF_A_LINE = 7
-"""What the line beside a name takes in a legend, in letters."""
+_LETTERS_OF_A_LINE = 10
+"""What the line beside a name and the gaps take in a legend, in letters."""
 
 
 Plot = Curve | Seeds

@@ -58,9 +58,12 @@ class Seeds:
         axis.set_ylim(len(cells) - 0.5, -0.5)  # the first one on top
         axis.grid(visible=False, axis="y")
         axis.set_xlabel(self.measure.title)
-        if self.measure.scale == "log" and all(self.measure.value(run) > 0 for run in runs):
+        values = [self.measure.value(run) for run in runs]
+        if self.measure.scale == "log" and min(values, default=1) > 0:
             axis.set_xscale("log")
-            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+            # Of more than two decades the numbers between their ends would overlap.
+            between = (1, 2, 5) if max(values, default=1) < 100 * min(values, default=1) else (1,)
+            axis.xaxis.set_major_locator(LogLocator(subs=between, numticks=9))
             axis.xaxis.set_minor_formatter(NullFormatter())
         else:
             axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))

@@ -1,15 +1,18 @@
 import json
 import math
 import shutil
+from itertools import pairwise
 from xml.etree import ElementTree as ET
 
+import matplotlib as mpl
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
 from brc_pytorch.experiments.show import plots
 from brc_pytorch.experiments.show.results import read_experiment
-from brc_pytorch.experiments.show.style import cell_styles
+from brc_pytorch.experiments.show.seeds import Seeds
+from brc_pytorch.experiments.show.style import STYLE, cell_styles
 from brc_pytorch.experiments.tasks import CopyFirstInputTask
 from brc_pytorch.experiments.tasks.curves import held_out_share
 
@@ -253,6 +256,39 @@ def test_cells_of_one_s_own_have_colours_of_their_own():
     assert styles["nBRC"]["color"] == NBRC
     widths = [style["linewidth"] for style in styles.values()]
     assert widths == sorted(widths, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["LSTM", "GRU", "RNN", "BRC", "nBRC"], ["LSTM-forget", "LSTM-chrono", "PeepholeLSTM"]],
+)
+def test_the_legend_of_one_panel_is_not_cut_off(write_run, names):
+    for cell in names:
+        run = write_run(cell, [1.0] * 10, cell=cell)
+    experiment = read_experiment(run.parent)
+    (plot,) = [plot for plot in plots.plots(experiment) if plot.name == "training_loss"]
+    with mpl.rc_context(STYLE):
+        figure = plots.draw(plot, experiment)
+        figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
+def test_numbers_below_seeds_over_decades_do_not_overlap(write_run):
+    for seed, loss in enumerate((1e-6, 1e-3, 1.0)):
+        run = write_run(f"GRU-seed{seed}", [loss] * 10, loss, seed=seed)
+    experiment = read_experiment(run.parent)
+    with mpl.rc_context(STYLE):
+        figure = plots.draw(Seeds(experiment.task.measures(experiment.settings)[0]), experiment)
+        figure.draw_without_rendering()
+    (axis,) = figure.axes
+    low, high = axis.get_xlim()
+    shown = [tick for tick in axis.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    boxes = [tick.label1.get_window_extent() for tick in shown]
+    assert len(boxes) > 2
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_any_name_of_a_cell_stands_in_the_legend(write_run):
