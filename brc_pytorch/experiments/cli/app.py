@@ -97,8 +97,10 @@ def report(
     ],
     output: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
     compare: Annotated[
-        Path | None,
-        typer.Option(help="JSON file with somebody else's results, for comparison."),
+        list[Path] | None,
+        typer.Option(
+            help="JSON file with somebody else's results, for comparison; may be given repeatedly."
+        ),
     ] = None,
 ) -> None:
     """Write a self-contained HTML page about one or more output folders.
@@ -107,7 +109,7 @@ def report(
     """
     from brc_pytorch.experiments.show.report import write_report  # noqa: PLC0415 - takes seconds
 
-    damaged = planned(lambda: write_report(directories, output, compare))
+    damaged = planned(lambda: write_report(directories, output, compare or ()))
     print_paths([output])
     end_with(damaged)
 

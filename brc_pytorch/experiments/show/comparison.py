@@ -18,23 +18,26 @@ They are read from a JSON file, such as `docs/results/brc-pytorch-0.1.3.json`:
 
 `settings` are what runs must have in common with theirs to be compared. `measure` is one of
 `accuracy` (in percent, `at` a test length), `training_loss` (its moving average `at` an iteration,
-or at the end of a run before it) and `iterations_below` (the same average below the loss `at`). A
-row names runs by some of their settings, and gives the other's `value` as it is to be printed.
+or at the end of a run before it), `iterations_below` (the same average below the loss `at`) and
+`failing_length` (the first test length at which less than the share `at` is right). A row names
+runs by some of their settings, and gives the other's `value` as it is to be printed. Rows with a
+`model` in place of a `cell` are of models that `brc` does not train: they stand below our cells.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from brc_pytorch.experiments.files import DamagedFileError, check_keys, read_json
-from brc_pytorch.experiments.show.results import Experiment
+from brc_pytorch.experiments.show.results import Experiment, RunFiles
 from brc_pytorch.experiments.show.statistics import count_finished, median
 from brc_pytorch.experiments.show.tables import Table
 from brc_pytorch.experiments.tasks import own_settings
 from brc_pytorch.experiments.tasks.measures import (
     Measure,
     accuracy,
+    failing_length,
     iterations_below,
     training_loss,
 )
@@ -45,6 +48,9 @@ _MEASURES: dict[str, Callable[[Experiment, float], Measure]] = {
         experiment.task.short_loss_name, int(iteration)
     ),
     "iterations_below": lambda _, loss: iterations_below(loss),
+    "failing_length": lambda experiment, share: failing_length(
+        share, experiment.settings["length"], experiment.settings["max_test_length"]
+    ),
 }
 
 
@@ -146,15 +152,57 @@ def _compare(experiment: Experiment, other: OtherTable, source: str) -> Comparis
         for here in [_here(experiment, key)]
         if str(value) not in here.split(", ")
     ]
+    make = _other_models if "model" in other.rows[0] else _same_cells
+    table = make(other, comparable, measure, source)
+    if differences:
+        table = dataclasses.replace(table, rows=[])
+    return Comparison(measure.title, table, differences)
+
+
+def _same_cells(
+    other: OtherTable, runs: Sequence[RunFiles], measure: Measure, source: str
+) -> Table:
+    """Put each value of theirs beside that of our runs of the same cell and settings."""
     keys = [key for key in other.rows[0] if key != "value"]
-    rows = []
-    for row in other.rows if not differences else ():
-        runs = [run for run in comparable if all(run.settings.get(key) == row[key] for key in keys)]
-        finished = [run for run in runs if run.result is not None]
-        texts = [*(row[key] for key in keys), count_finished(runs), median(measure, finished)]
-        rows.append([*map(str, texts), str(row["value"])])
-    columns = [*keys, "seeds", "here", source]
-    return Comparison(measure.title, Table(columns, rows, len(keys)), differences)
+    rows = [
+        [*(str(row[key]) for key in keys), *_ours(_having(runs, row, keys), measure), row["value"]]
+        for row in other.rows
+    ]
+    return Table([*keys, "seeds", "here", source], [[*map(str, row)] for row in rows], len(keys))
+
+
+def _other_models(
+    other: OtherTable, runs: Sequence[RunFiles], measure: Measure, source: str
+) -> Table:
+    """Put the values of other models below those of all our cells of the same settings."""
+    keys = [key for key in other.rows[0] if key not in ("model", "value")]
+    rows: list[list[str]] = []
+    kinds = dict.fromkeys(tuple(row[key] for key in keys) for row in other.rows)
+    for kind in kinds:
+        settings, names = dict(zip(keys, kind, strict=True)), [*map(str, kind)]
+        of_kind = _having(runs, settings, keys)
+        for cell in dict.fromkeys(run.settings["cell"] for run in of_kind):
+            of_cell = _having(of_kind, {"cell": cell}, ["cell"])
+            rows.append([*names, cell, *_ours(of_cell, measure), "here"])
+        rows += [
+            [*names, row["model"], "-", str(row["value"]), source]
+            for row in other.rows
+            if all(row[key] == value for key, value in settings.items())
+        ]
+    return Table([*keys, "cell or model", "seeds", measure.title, "from"], rows, len(keys) + 1)
+
+
+def _having(
+    runs: Sequence[RunFiles], settings: Mapping[str, Any], keys: Sequence[str]
+) -> list[RunFiles]:
+    """Return the runs that have some of these settings."""
+    return [run for run in runs if all(run.settings.get(key) == settings[key] for key in keys)]
+
+
+def _ours(runs: Sequence[RunFiles], measure: Measure) -> tuple[str, str]:
+    """Write how many of our runs are finished, and their median."""
+    finished = [run for run in runs if run.result is not None]
+    return count_finished(runs), median(measure, finished)
 
 
 def _here(experiment: Experiment, key: str) -> str:

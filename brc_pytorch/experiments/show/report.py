@@ -30,14 +30,14 @@ _BARE = "unfinished: has written nothing"
 
 
 def write_report(
-    directories: Sequence[Path], output: Path, others_file: Path | None = None
+    directories: Sequence[Path], output: Path, others_files: Sequence[Path] = ()
 ) -> list[DamagedFileError]:
     """Write the page of some output folders.
 
     Args:
         directories: The folders; each becomes a section, in this order.
         output: The file; its folder is made if it is not there.
-        others_file: Results of somebody else to put beside these, see `comparison`.
+        others_files: Results of others to put beside these, see `comparison`.
 
     Returns:
         What is wrong with files that were left out.
@@ -48,7 +48,7 @@ def write_report(
     """
     if output.is_dir():
         raise ValueError(f"output: expected a file, got the folder {output}")
-    others = None if others_file is None else read_others(others_file)
+    others = [read_others(file) for file in others_files]
     experiments = [read_experiment(directory) for directory in directories]
     page = render(experiments, others)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def write_report(
     return [error for experiment in experiments for error in experiment.damaged]
 
 
-def render(experiments: Sequence[Experiment], others: Others | None = None) -> str:
+def render(experiments: Sequence[Experiment], others: Sequence[Others] = ()) -> str:
     """Return the page of some experiments as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "templates"),
@@ -71,14 +71,13 @@ def render(experiments: Sequence[Experiment], others: Others | None = None) -> s
     return environment.get_template("report.html").render(
         title=f"Results: {', '.join(dict.fromkeys(names))}",
         sections=[_section(experiment, others) for experiment in experiments],
-        others=others,
         runs=len(runs),
         time=duration(seconds(runs)),
         days=_days(runs),
     )
 
 
-def _section(experiment: Experiment, others: Others | None) -> dict[str, Any]:
+def _section(experiment: Experiment, others: Sequence[Others]) -> dict[str, Any]:
     """Return what the template tells of an experiment."""
     found = setups(experiment.runs)
     silent = [
@@ -100,7 +99,7 @@ def _section(experiment: Experiment, others: Others | None) -> dict[str, Any]:
         "summary": summarise(experiment),
         "grid": ", ".join(map(str, experiment.grid)),
         "tests": compare_cells(experiment),
-        "comparisons": [] if others is None else compare(experiment, others),
+        "others": [(other, tables) for other in others if (tables := compare(experiment, other))],
         "plots": [_plot(plot, experiment) for plot in plots.plots(experiment)],
         "looks": {
             run.directory.name: [

@@ -220,10 +220,14 @@ def test_report_writes_a_page_of_several_folders(brc, copying, adding, tmp_path,
     assert said.strip() == "report.html"
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert '<h2 id="title-2">Binary Addition</h2>' in page
-    others = PUBLISHED / "brc-pytorch-0.1.3.json"
-    code, _ = brc("report", copying, "--compare", others, "--output", "new/page.html")
+    others = tmp_path / "others.json"
+    published = (PUBLISHED / "brc-pytorch-0.1.3.json").read_text(encoding="utf-8")
+    others.write_text(published.replace("brc-pytorch 0.1.3", "another one"), encoding="utf-8")
+    comparisons = ("--compare", PUBLISHED / "brc-pytorch-0.1.3.json", "--compare", others)
+    code, _ = brc("report", copying, *comparisons, "--output", "new/page.html")
     assert code == 0
-    assert "Beside brc-pytorch 0.1.3" in (tmp_path / "new/page.html").read_text(encoding="utf-8")
+    page = (tmp_path / "new/page.html").read_text(encoding="utf-8")
+    assert page.index("Beside brc-pytorch 0.1.3") < page.index("Beside another one")
     code, said = brc("report", copying, "--compare", "nothing.json")
     assert code == 2
     assert "Error: nothing.json: expected a JSON object, got No such file" in said

@@ -1,14 +1,17 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from brc_pytorch.datasets import STATE_PROBLEMS
+from brc_pytorch.experiments.files import TEST
 from brc_pytorch.experiments.show.comparison import compare, read_others
-from brc_pytorch.experiments.show.results import read_experiment
+from brc_pytorch.experiments.show.results import Experiment, RunFiles, read_experiment
 from brc_pytorch.experiments.show.tables import summarise
 from brc_pytorch.experiments.tasks import CELLS, TASKS
 
-PUBLISHED = Path(__file__).parents[3] / "docs" / "results" / "brc-pytorch-0.1.3.json"
+PUBLISHED = Path(__file__).parents[3] / "docs" / "results"
 TABLE = {
     "task": "copy-first-input",
     "settings": {"hidden_size": 4},
@@ -67,6 +70,46 @@ def test_accuracies_and_iterations_are_compared_as_in_the_summary(adding, write_
     assert comparison.table.rows[0] == ["30", "GRU", "1", f"{first} (n = 1)", "about 0.7"]
 
 
+def tracker(cell, seed, fails, problem="Z2", **settings):
+    """A run of state tracking on up to 64 steps that fails at one of the lengths tested."""
+    lengths = [64, 72, 80, 88]
+    table = pd.DataFrame(
+        {"length": lengths, "accuracy": [0.8 + 0.1 * (n < fails) for n in lengths]}
+    )
+    settings = {"cell": cell, "seed": seed, "problem": problem, "length": 64, **settings}
+    return RunFiles(Path(f"{cell}-{seed}"), settings, [], {"iterations": 1}, {TEST: table})
+
+
+def test_other_models_stand_below_all_our_cells(others):
+    shared = {"task": "state-tracking", "length": 64, "max_test_length": 88}
+    runs = [tracker("GRU", 0, 72), tracker("GRU", 1, 10**6), tracker("nBRC", 0, 64)]
+    runs.append(tracker("GRU", 0, 80, problem="A5"))
+    rows = [
+        {"problem": "Z2", "model": "Mamba", "value": "4,352"},
+        {"problem": "A5", "model": "Mamba", "value": "not learned"},
+        {"problem": "Z2", "model": "AUSSM", "value": 144},
+    ]
+    fields = {"task": "state-tracking", "measure": "failing_length", "at": 0.85, "rows": rows}
+    theirs = others(**fields, settings={"length": 64})
+    (comparison,) = compare(Experiment(Path(), shared, runs, [], []), theirs)
+    title = "failing length (below 85% right)"
+    assert comparison.title == title
+    assert comparison.table.columns == ["problem", "cell or model", "seeds", title, "from"]
+    assert comparison.table.keys == 2
+    assert comparison.table.rows == [
+        ["Z2", "GRU", "2", "> 88 [72, > 88]", "here"],
+        ["Z2", "nBRC", "1", "not learned (n = 1)", "here"],
+        ["Z2", "Mamba", "-", "4,352", "theirs"],
+        ["Z2", "AUSSM", "-", "144", "theirs"],
+        ["A5", "GRU", "1", "80 (n = 1)", "here"],
+        ["A5", "Mamba", "-", "not learned", "theirs"],
+    ]
+    theirs = others(**fields, settings={"length": 32})
+    (comparison,) = compare(Experiment(Path(), shared, runs, [], []), theirs)
+    assert comparison.differences == ["length is 64 here, 32 there"]
+    assert comparison.table.rows == []
+
+
 def test_runs_with_another_learning_rate_are_not_compared(write_run, others):
     write_run("GRU-seed0", [0.5] * 120, 0.5, learning_rate=0.01)
     run = write_run("LSTM-seed0", [0.25] * 120, 0.25, cell="LSTM")
@@ -114,8 +157,17 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         read_others(tmp_path / "broken.json")
 
 
+def test_the_published_models_are_those_of_problems_that_there_are():
+    (table,) = read_others(PUBLISHED / "state-space-models.json").tables
+    task = TASKS[table.task](**table.settings)
+    assert task == TASKS[table.task]()  # trained as ours are, unless told otherwise
+    problems = [row["problem"] for row in table.rows]
+    assert len(problems) == 3 * 3
+    assert set(problems) <= set(STATE_PROBLEMS)
+
+
 def test_the_published_file_names_runs_that_the_commands_make():
-    others = read_others(PUBLISHED)
+    others = read_others(PUBLISHED / "brc-pytorch-0.1.3.json")
     for table in others.tables:
         task = TASKS[table.task]()
         assert TASKS[table.task](**table.settings)  # they are settings of the task

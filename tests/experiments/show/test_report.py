@@ -56,7 +56,7 @@ class Page(html.parser.HTMLParser):
             self.tables[-1][-1][-1] += data
 
 
-def read(*directories, others=None):
+def read(*directories, others=()):
     page = report.render([read_experiment(directory) for directory in directories], others)
     assert page.lstrip().lower().startswith("<!doctype html>")
     return Page(page)
@@ -240,7 +240,7 @@ def test_results_of_somebody_else_stand_beside_these(adding, tmp_path):
     content = {"source": "theirs", "origin": "read off", "tables": [table, other]}
     path.write_text(json.dumps(content))
     others = read_others(path)
-    page = read(adding, others=others)
+    page = read(adding, others=[others])
     comparison, _ = compare(read_experiment(adding), others)
     assert [comparison.table.columns, *comparison.table.rows] in page.tables
     assert "The numbers of theirs are read off." in page.text
