@@ -86,16 +86,16 @@ class StateTrackingTask(Task):
         "Z2", "What is multiplied.", choices=STATE_PROBLEMS, compared=STATE_PROBLEMS
     )
     layers: int = setting(2, "Recurrent layers.", compared=(2,))
-    hidden_size: int = setting(128, "Units of a layer.")
+    hidden_size: int = setting(64, "Units of a layer.")
     length: int = setting(64, "Length trained last.", least=2)
     keep: float = setting(0.8, "Share of the flip-flop's steps that change nothing.", least=0)
-    train_size: int = setting(20_000, "Training sequences a length.")
+    train_size: int = setting(12_800, "Training sequences a length.")
     validation_size: int = setting(1_000, "Validation sequences a length.")
-    batch_size: int = setting(100, "Sequences in a batch.")
-    epochs_per_length: int = setting(4, "Epochs on each length but the last one.")
-    epochs: int = setting(40, "Epochs in all.")
-    learning_rate: float = setting(1e-3, "Step size of Adam.", least=0)
-    test_size: int = setting(128, "Test sequences.")
+    batch_size: int = setting(64, "Sequences in a batch.")
+    epochs_per_length: int = setting(1, "Epochs on each length but the last one.")
+    epochs: int = setting(10, "Epochs in all.")
+    learning_rate: float = setting(2e-3, "Step size of Adam.", least=0)
+    test_size: int = setting(32, "Test sequences.")
     max_test_length: int = setting(2**20, "Longest length tested.")
 
     def __post_init__(self) -> None:

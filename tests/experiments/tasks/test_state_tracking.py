@@ -119,10 +119,10 @@ def test_the_failing_length_is_the_first_one_below_90_percent(accuracies, value,
 
 def test_data_differ_by_use_problem_and_seed():
     train, validation = TASK.data(0, 8)
-    assert len(train) == 20_000
+    assert len(train) == 12_800
     assert len(validation) == 1_000
     elements, states = train[:]
-    assert elements.shape == states.shape == (20_000, 8)
+    assert elements.shape == states.shape == (12_800, 8)
     assert torch.equal(states, running_product(elements, multiplication_table("S3")))
     again, _ = TASK.data(0, 8)
     other, _ = TASK.data(1, 8)
