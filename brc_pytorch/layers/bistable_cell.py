@@ -14,9 +14,10 @@ from brc_pytorch.layers.checks import (
     check_shape,
     check_size,
 )
-from brc_pytorch.ops.entry import scan
+from brc_pytorch.ops.entry import scan, side_by_side
 from brc_pytorch.ops.reference import mask_padding, states_before
-from brc_pytorch.ops.several_layers import scan_layers, step
+from brc_pytorch.ops.several_layers import scan_layers
+from brc_pytorch.ops.single_step import step
 
 Initializer = Callable[[Tensor], object]
 # In the operators' order.
@@ -170,7 +171,7 @@ class BistableCell(nn.Module):
         updated = step(self._recurrence, x, h, by_gate)
         if updated is not None:
             return updated if leading is None else updated.view(*leading, self.hidden_size)
-        (parameters,) = _stacked(self)
+        (parameters,) = side_by_side(self._recurrence, [by_gate])
         return self._step(input_t, hidden_state, *parameters)
 
     def scan(
@@ -233,9 +234,9 @@ class BistableCell(nn.Module):
         Returns:
             The last cell's output sequence (T, B, H) and the last states of all, (L, B, H).
         """
+        by_gate = [cell.parameters_by_gate() for cell in cells]
         # A trace that was recorded without gradients is run with them, and the reverse.
         if not (torch.is_grad_enabled() or torch._C._is_tracing()):  # noqa: SLF001 - torch.jit's is untyped
-            by_gate = [cell.parameters_by_gate() for cell in cells]
             reset = None if reset_states is None else (reset_states,)
             of_all = cls._recurrence, input, (states,), by_gate
             found = scan_layers(*of_all, lengths, resets, reset)
@@ -243,7 +244,7 @@ class BistableCell(nn.Module):
                 output, (h_n,) = found
                 return output, h_n
         last = []
-        for index, parameters in enumerate(_stacked(*cells)):
+        for index, parameters in enumerate(side_by_side(cls._recurrence, by_gate)):
             reset = None if reset_states is None else (reset_states[index],)
             options = lengths, False, resets, reset
             input, (h_n,) = scan(cls._recurrence, input, (states[index],), parameters, *options)
@@ -302,7 +303,7 @@ class BistableCell(nn.Module):
     def _parameters_for(self, input: Tensor) -> list[Tensor]:
         """The stacked parameters, where they are for this sequence."""
         check_shape("input", input, "(T, B, I)", (None, None, self.input_size))
-        (parameters,) = _stacked(self)
+        (parameters,) = side_by_side(self._recurrence, [self.parameters_by_gate()])
         check_like("input", input, "the parameters", parameters[0])
         return parameters
 
@@ -318,11 +319,3 @@ class BistableCell(nn.Module):
         bias = "" if self.bias else ", bias=False"
         candidate_bias = ", candidate_bias=True" if self.candidate_bias else ""
         return f"{self.input_size}, {self.hidden_size}{bias}{candidate_bias}"
-
-
-def _stacked(*cells: BistableCell) -> list[list[Tensor]]:
-    """The parameters of each cell as the operators take them: kernel, memory, bias if there is."""
-    return [
-        [torch.cat(gates, dim=-1) for gates in (own[:3], own[3:5], own[5:]) if gates]
-        for own in [cell.parameters_by_gate() for cell in cells]
-    ]

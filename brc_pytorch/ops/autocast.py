@@ -4,6 +4,7 @@ The results have the input's dtype, as those of ``nn.GRU`` do.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from brc_pytorch.ops.operator import (
     AUTOCAST,
     AUTOCAST_KEYS,
+    checked,
     chosen_backend,
     computed_in,
     library,
@@ -19,53 +21,35 @@ from brc_pytorch.ops.operator import (
 from brc_pytorch.ops.several_layers import check_layers, layers_operator, one_by_one
 
 
-def _to(dtype: torch.dtype, tensors: Sequence[Tensor]) -> list[Tensor]:
+def _to(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     # Of what is no floating-point number, the operator says what is wrong.
-    return [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors]
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
-def _scan_autocast(
-    recurrence: str,
-    input: Tensor,
-    states: Tensor,
-    parameters: Sequence[Tensor],
-    lengths: Tensor | None,
-    reverse: bool,
-    keep: bool = False,
-    resets: Tensor | None = None,
-    reset_states: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _scan_autocast(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401 - the operator's own
+    call = checked(*arguments, mixed=True)
+    name, dtype = call.recurrence.name, call.input.dtype
     with torch._C._ExcludeDispatchKeyGuard(AUTOCAST_KEYS):  # noqa: SLF001 - as torch.library does
-        dtype = computed_in(chosen_backend(input, recurrence, resets), input.dtype)
-        given = *_to(dtype, (input, states)), _to(dtype, parameters)
-        if reset_states is not None:
-            (reset_states,) = _to(dtype, (reset_states,))
-        options = lengths, reverse, keep, resets, reset_states
-        output, last, saved = operator(recurrence, *given, *options)
-        if output.dtype == input.dtype:
-            return output, last, saved
-        return output.to(input.dtype), last.to(input.dtype), saved
+        computed = computed_in(chosen_backend(call.input, name, call.resets), dtype)
+        alike = call.with_each(lambda tensor: _to(tensor, computed))
+        output, last, saved = operator(name, *alike[1:])
+        return output.to(dtype), last.to(dtype), saved
 
 
-def _scan_layers_autocast(
-    recurrence: str,
-    input: Tensor,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    lengths: Tensor | None,
-    resets: Tensor | None = None,
-    reset_states: Sequence[Tensor] | None = None,
-) -> tuple[Tensor, list[Tensor]]:
+def _scan_layers_autocast(*arguments: Any) -> tuple[Tensor, list[Tensor]]:  # noqa: ANN401 - the operator's own
     """As each layer's rule: from layer to layer the outputs have the input's dtype."""
-    backend = chosen_backend(input, recurrence, resets)
-    if input.dtype in backend.dtypes or not input.is_floating_point():
-        with torch._C._ExcludeDispatchKeyGuard(AUTOCAST_KEYS):  # noqa: SLF001 - as torch.library does
-            given = _to(input.dtype, states), _to(input.dtype, parameters)
-            reset = None if reset_states is None else _to(input.dtype, reset_states)
-            return layers_operator(recurrence, input, *given, lengths, resets, reset)  # type: ignore[no-any-return]
-    options = lengths, resets, reset_states
-    known = check_layers(recurrence, input, states, parameters, *options, mixed=True)
-    return one_by_one(operator, known, input, states, parameters, *options)
+    call = check_layers(*arguments, mixed=True)
+    name, dtype = call.recurrence.name, call.input.dtype
+    if dtype not in chosen_backend(call.input, name, call.resets).dtypes:
+        return one_by_one(call)
+
+    def all_to(tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [_to(tensor, dtype) for tensor in tensors]
+
+    with torch._C._ExcludeDispatchKeyGuard(AUTOCAST_KEYS):  # noqa: SLF001 - as torch.library does
+        reset = None if call.reset_states is None else all_to(call.reset_states)
+        given = call.input, all_to(call.states), all_to(call.parameters), call.lengths, call.resets
+        return layers_operator(name, *given, reset)  # type: ignore[no-any-return]
 
 
 for _key in AUTOCAST.values():

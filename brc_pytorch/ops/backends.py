@@ -26,6 +26,7 @@ class Call(NamedTuple):
         parameters: as ``recurrence.parameters`` lists them; of any strides.
         lengths: how many steps of each row are data, (B) integers of any size, None for all.
         reverse: from each row's last step to its first.
+        keep: whether the forward pass saves what the backward pass needs.
         resets: where segments begin, (T, B) booleans of any strides, None for one of all steps. A
             step at which one begins, in reverse the step before it, starts from ``reset_states``.
         reset_states: the states that segments start from, (S, B, H), None for zero.
@@ -37,6 +38,7 @@ class Call(NamedTuple):
     parameters: Sequence[Tensor]
     lengths: Tensor | None
     reverse: bool
+    keep: bool = False
     resets: Tensor | None = None
     reset_states: Tensor | None = None
 
@@ -54,6 +56,27 @@ class Call(NamedTuple):
             parameters=[change(parameter) for parameter in self.parameters],
             reset_states=None if reset_states is None else change(reset_states),
         )
+
+
+class LayersCall(NamedTuple):
+    """What the operator of several layers was called with, as a :class:`Call` tells it of one.
+
+    Attributes:
+        recurrence: that of all layers.
+        input: x_1 to x_T of the first, (T, B, I), of any strides.
+        states: the states before the first step, each (L, B, H).
+        parameters: layer by layer, as ``recurrence.layouts`` lists them.
+        lengths: as for a single layer, like ``resets``.
+        reset_states: the states that segments start from, each (L, B, H), None for zero.
+    """
+
+    recurrence: Recurrence
+    input: Tensor
+    states: Sequence[Tensor]
+    parameters: Sequence[Tensor]
+    lengths: Tensor | None
+    resets: Tensor | None
+    reset_states: Sequence[Tensor] | None
 
 
 class Gradients(NamedTuple):
@@ -83,26 +106,10 @@ Forward = Callable[[Call, Tensor, Tensor, Tensor], None]
 # gradients. What it is given belongs to autograd and is only read. ``saved`` has no elements where
 # the forward pass was not told that a backward pass would come.
 Backward = Callable[[Call, Tensor | None, Tensor | None, Tensor, Tensor, Gradients], None]
-# (recurrence, input (T, B, I), states, each (L, B, H), parameters layer by layer, as
-# ``recurrence.layouts`` lists them, lengths, resets, reset states, each (L, B, H),
-# output (T, B, H), last states, each (L, B, H)): writes the last two.
-Layers = Callable[
-    [
-        Recurrence,
-        Tensor,
-        Sequence[Tensor],
-        Sequence[Tensor],
-        Tensor | None,
-        Tensor | None,
-        Sequence[Tensor] | None,
-        Tensor,
-        list[Tensor],
-    ],
-    None,
-]
-
-
-# (recurrence, input (B, I), state (B, H), parameters as for Layers, next state (B, H)): writes it.
+# (call, output (T, B, H), last states, each (L, B, H)): writes the last two.
+Layers = Callable[[LayersCall, Tensor, list[Tensor]], None]
+# (recurrence, input (B, I), state (B, H), parameters as ``recurrence.layouts`` lists them, next
+# state (B, H)): writes it.
 Step = Callable[[Recurrence, Tensor, Tensor, Sequence[Tensor], Tensor], None]
 
 

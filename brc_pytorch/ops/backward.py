@@ -1,6 +1,7 @@
 """The operator ``brc_pytorch::scan_backward``: the gradients of ``scan``, by the same backends."""
 
 import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,10 +29,6 @@ def _empty_gradients(call: Call, input_needs_grad: bool) -> Gradients:
     )
 
 
-def _those_there(*parameters: Tensor | None) -> list[Tensor]:
-    return [parameter for parameter in parameters if parameter is not None]
-
-
 def _returned(gradients: Gradients) -> tuple[Tensor, ...]:
     """What the operator returns: (0) for the gradient of what is not there."""
     of_parameters = list(gradients.parameters)
@@ -40,25 +37,18 @@ def _returned(gradients: Gradients) -> tuple[Tensor, ...]:
     return gradients.input, gradients.states, *of_parameters, gradients.reset_states
 
 
-def _check_results(
-    call: Call, grad_output: Tensor | None, grad_last: Tensor | None, output: Tensor
-) -> None:
-    """Check the forward pass's output, and the gradients of what it gave."""
-    _, input, states, *_ = call
-    shape = (*input.shape[:2], states.shape[2])
-    names, tensors, shapes = ["output"], [output], [shape]
-    if grad_output is not None:
-        names.append("grad_output")
-        tensors.append(grad_output)
-        shapes.append(shape)
-    if grad_last is not None:
-        names.append("grad_last")
-        tensors.append(grad_last)
-        shapes.append(tuple(states.shape))
-    require(input, tensors, shapes, names)
+class _Backward(NamedTuple):
+    """What the operator was called with: checked, but for what was saved."""
+
+    call: Call
+    grad_output: Tensor | None
+    grad_last: Tensor | None
+    output: Tensor
+    saved: Tensor
+    input_needs_grad: bool
 
 
-def _scan_backward(
+def _checked(
     recurrence: str,
     grad_output: Tensor | None,
     grad_last: Tensor | None,
@@ -75,11 +65,31 @@ def _scan_backward(
     input_needs_grad: bool,
     resets: Tensor | None = None,
     reset_states: Tensor | None = None,
-) -> tuple[Tensor, ...]:
-    parameters = _those_there(kernel, memory, bias, recurrent_bias)
-    call = checked(recurrence, input, states, parameters, lengths, reverse, resets, reset_states)
-    backend = chosen_backend(input, recurrence, resets)
-    _check_results(call, grad_output, grad_last, output)
+) -> _Backward:
+    parameters = [p for p in (kernel, memory, bias, recurrent_bias) if p is not None]
+    options = lengths, reverse, False, resets, reset_states
+    call = checked(recurrence, input, states, parameters, *options)
+    shape = (*input.shape[:2], states.shape[2])
+    names, tensors, shapes = ["output"], [output], [shape]
+    if grad_output is not None:
+        names.append("grad_output")
+        tensors.append(grad_output)
+        shapes.append(shape)
+    if grad_last is not None:
+        names.append("grad_last")
+        tensors.append(grad_last)
+        shapes.append(tuple(states.shape))
+    require(input, tensors, shapes, names)
+    return _Backward(call, grad_output, grad_last, output, saved, input_needs_grad)
+
+
+# What torch calls has the arguments of :func:`_checked`; those at their default may be left out.
+
+
+def _scan_backward(*arguments: Any) -> tuple[Tensor, ...]:  # noqa: ANN401 - see above
+    call, grad_output, grad_last, output, saved, input_needs_grad = _checked(*arguments)
+    input = call.input
+    backend = chosen_backend(input, call.recurrence.name, call.resets)
     dtype = computed_in(backend, input.dtype)
     shape = backend.saved_shape(call)
     expected = shape if dtype == input.dtype else (output.numel() + math.prod(shape),)
@@ -103,28 +113,9 @@ def _scan_backward(
     return _returned(results)
 
 
-def _scan_backward_fake(
-    recurrence: str,
-    grad_output: Tensor | None,
-    grad_last: Tensor | None,
-    input: Tensor,
-    states: Tensor,
-    kernel: Tensor,
-    memory: Tensor,
-    bias: Tensor | None,
-    recurrent_bias: Tensor | None,
-    lengths: Tensor | None,
-    reverse: bool,
-    output: Tensor,
-    saved: Tensor,  # noqa: ARG001 - it may come from another backend
-    input_needs_grad: bool,
-    resets: Tensor | None = None,
-    reset_states: Tensor | None = None,
-) -> tuple[Tensor, ...]:
-    parameters = _those_there(kernel, memory, bias, recurrent_bias)
-    call = checked(recurrence, input, states, parameters, lengths, reverse, resets, reset_states)
-    _check_results(call, grad_output, grad_last, output)
-    return _returned(_empty_gradients(call, input_needs_grad))
+def _scan_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:  # noqa: ANN401 - see above
+    given = _checked(*arguments)  # what was saved may come from another backend
+    return _returned(_empty_gradients(given.call, given.input_needs_grad))
 
 
 # No lists of tensors: torch's vmap, which computes several gradients at once, cannot pass them.

@@ -15,7 +15,7 @@ from brc_pytorch.ops.operator import (
     Scan,
     any_requires_grad,
     checked,
-    compute_scan,
+    compute,
     mixes_dtypes,
     operator,
 )
@@ -51,6 +51,19 @@ def goes_straight(tensors: Sequence[Tensor]) -> bool:
         or any(map(Tensor.is_neg, tensors))
         or any(map(Tensor._is_zerotensor, tensors))  # noqa: SLF001
     )
+
+
+def side_by_side(recurrence: str, layers: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """The parameters of each layer, given gate by gate, as the operator takes them."""
+    layouts, stacked = RECURRENCES[recurrence].layouts, []
+    for parameters in layers:
+        of_layer, at = [], 0
+        for tensors in layouts[len(parameters)][0]:
+            if tensors:
+                of_layer.append(torch.cat([*parameters[at : at + tensors]], dim=-1))
+            at += tensors
+        stacked.append(of_layer)
+    return stacked
 
 
 def _stacked(recurrence: str, states: tuple[Tensor, ...], name: str = "states") -> Tensor:
@@ -117,20 +130,23 @@ def scan(
     stacked = states[0].unsqueeze(0) if len(states) == 1 else _stacked(recurrence, states)
     reset = None if reset_states is None else _stacked(recurrence, reset_states, "reset_states")
     if direct:
+        options = lengths, reverse, False, resets, reset
         mixed = mixes_dtypes(input.device)
-        options = lengths, reverse, resets
-        call = checked(recurrence, input, stacked, parameters, *options, reset, mixed)
-        return call.recurrence.scan(input, states, parameters, *options, reset_states)
-    arguments: tuple[Any, ...] = recurrence, input, stacked, parameters, lengths, reverse
+        call = checked(recurrence, input, stacked, parameters, *options, mixed=mixed)
+        return call.recurrence.scan(
+            input, states, parameters, lengths, reverse, resets, reset_states
+        )
     is_plain = resets is None and reset is None
-    if not is_plain:
-        arguments += False, resets, reset
     if is_plain and lengths is None and goes_straight((input, stacked, *parameters)):
-        if torch.is_grad_enabled() and any_requires_grad(input, stacked, *parameters):
-            given = None, reverse, None, None, input, stacked, *parameters
-            output, last, _ = Scan.apply(compute_scan, recurrence, *given)  # type: ignore[no-untyped-call]
+        keep = torch.is_grad_enabled() and any_requires_grad(input, stacked, *parameters)
+        call = checked(recurrence, input, stacked, parameters, None, reverse, keep)
+        if keep:
+            output, last, _ = Scan.apply(compute, call, input, stacked, *parameters, None)  # type: ignore[no-untyped-call]
         else:
-            output, last, _ = compute_scan(*arguments)
+            output, last, _ = compute(call)
     else:
-        output, last, _ = operator(*arguments)
+        beyond: tuple[Any, ...] = () if is_plain else (False, resets, reset)
+        output, last, _ = operator(
+            recurrence, input, stacked, parameters, lengths, reverse, *beyond
+        )
     return output, (last.squeeze(0),) if len(states) == 1 else last.unbind(0)

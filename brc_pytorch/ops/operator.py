@@ -124,11 +124,13 @@ def checked(
     parameters: Sequence[Tensor],
     lengths: Tensor | None,
     reverse: bool,
+    keep: bool = False,
     resets: Tensor | None = None,
     reset_states: Tensor | None = None,
+    *,
     mixed: bool = False,
 ) -> Call:
-    """Check the arguments, and return them as a backend takes them.
+    """Check the operator's arguments, and return them as a backend takes them.
 
     Raises:
         ValueError: a tensor has the wrong shape, dtype (unless mixed), device or layout.
@@ -174,7 +176,7 @@ def checked(
             f"got {len(parameters)}"
         )
     require(input, tensors, shapes, names, mixed)
-    return Call(recurrence, input, states, parameters, lengths, reverse, resets, reset_states)
+    return Call(recurrence, input, states, parameters, lengths, reverse, keep, resets, reset_states)
 
 
 def chosen_backend(input: Tensor, recurrence: str, resets: Tensor | None) -> Backend:
@@ -190,7 +192,7 @@ def computed_in(backend: Backend, dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype in backend.dtypes else torch.float32
 
 
-def empty_results(call: Call, backend: Backend, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+def empty_results(call: Call, backend: Backend) -> tuple[Tensor, Tensor, Tensor]:
     """New tensors: the output (T, B, H), the last states (S, B, H), what is saved.
 
     Where the backend computes in a wider dtype it saves the output in that dtype, flat, and behind
@@ -199,34 +201,23 @@ def empty_results(call: Call, backend: Backend, keep: bool) -> tuple[Tensor, Ten
     _, input, states, *_ = call
     steps, batch, _ = input.shape
     output = input.new_empty((steps, batch, states.shape[2]))
-    shape, dtype = backend.saved_shape(call) if keep else (0,), input.dtype
+    shape, dtype = backend.saved_shape(call) if call.keep else (0,), input.dtype
     if dtype not in backend.dtypes:
         dtype = torch.float32
-        shape = (output.numel() + math.prod(shape),) if keep else (0,)
+        shape = (output.numel() + math.prod(shape),) if call.keep else (0,)
     return output, states.new_empty(states.shape), input.new_empty(shape, dtype=dtype)
 
 
-def compute_scan(
-    recurrence: str,
-    input: Tensor,
-    states: Tensor,
-    parameters: Sequence[Tensor],
-    lengths: Tensor | None,
-    reverse: bool,
-    keep: bool = False,
-    resets: Tensor | None = None,
-    reset_states: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Check the call and compute it: the operator below autograd and autocast."""
-    call = checked(recurrence, input, states, parameters, lengths, reverse, resets, reset_states)
-    backend = chosen_backend(input, recurrence, resets)
-    results = output, last, saved = empty_results(call, backend, keep)
-    if input.dtype in backend.dtypes:
+def compute(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute a call that has been checked."""
+    backend = chosen_backend(call.input, call.recurrence.name, call.resets)
+    results = output, last, saved = empty_results(call, backend)
+    if output.dtype in backend.dtypes:
         backend.forward(call, output, last, saved)
         return results
     wide = call.with_each(lambda tensor: tensor.to(saved.dtype))
-    wide_output, wide_last, wide_saved = empty_results(wide, backend, keep)
-    if keep:
+    wide_output, wide_last, wide_saved = empty_results(wide, backend)
+    if call.keep:
         wide_output, wide_saved = parts(saved, wide_output, wide_saved.shape)
     backend.forward(wide, wide_output, wide_last, wide_saved)
     output.copy_(wide_output)
@@ -240,19 +231,38 @@ def parts(saved: Tensor, output: Tensor, shape: Sequence[int]) -> tuple[Tensor, 
     return saved[:count].view(output.shape), saved[count:].view(shape)
 
 
-def _scan_fake(
-    recurrence: str,
-    input: Tensor,
-    states: Tensor,
-    parameters: Sequence[Tensor],
-    lengths: Tensor | None,
-    reverse: bool,
-    keep: bool = False,
-    resets: Tensor | None = None,
-    reset_states: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    call = checked(recurrence, input, states, parameters, lengths, reverse, resets, reset_states)
-    return empty_results(call, chosen_backend(input, recurrence, resets), keep)
+# What torch calls has the arguments of :func:`checked`; those at their default may be left out.
+
+
+def _scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401 - see above
+    return compute(checked(*arguments))
+
+
+def _scan_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401 - see above
+    call = checked(*arguments)
+    return empty_results(call, chosen_backend(call.input, call.recurrence.name, call.resets))
+
+
+def gradients_of(
+    call: Call,
+    grad_output: Tensor | None,
+    grad_last: Tensor | None,
+    output: Tensor,
+    saved: Tensor,
+    input_needs_grad: bool,
+) -> Sequence[Tensor | None]:
+    """The gradients of a call's tensors: the backend's, or differentiable ones where wanted."""
+    recurrence, input, states, parameters, lengths, reverse, _, resets, reset_states = call
+    if torch.is_grad_enabled():
+        dtype = computed_in(chosen_backend(input, recurrence.name, resets), input.dtype)
+        return differentiable_gradients(call, grad_output, grad_last, dtype, create_graph=True)
+    given = input, states, *parameters
+    absent = [None] * (MOST_PARAMETERS - len(parameters))
+    *gradients, of_reset_states = torch.ops.brc_pytorch.scan_backward(
+        *(recurrence.name, grad_output, grad_last, *given, *absent, lengths, reverse),
+        *(output, saved, input_needs_grad, resets, reset_states),
+    )
+    return *gradients[: len(given)], of_reset_states
 
 
 class Scan(torch.autograd.Function):
@@ -261,25 +271,23 @@ class Scan(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 - autograd's own
-        run: Callable[..., tuple[Tensor, Tensor, Tensor]],
-        recurrence: str,
-        lengths: Tensor | None,
-        reverse: bool,
-        resets: Tensor | None,
-        reset_states: Tensor | None,
-        input: Tensor,
-        states: Tensor,
-        *parameters: Tensor,
+        run: Callable[[Call], tuple[Tensor, Tensor, Tensor]],
+        call: Call,
+        *tensors: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute, and keep what the gradients need; ``run`` is the operator or its kernel."""
-        options = lengths, reverse, True, resets, reset_states
-        output, last, saved = run(recurrence, input, states, parameters, *options)
-        ctx.options = recurrence, reverse
+        """Compute, and keep what the gradients need.
+
+        Args:
+            ctx: autograd's own.
+            run: the operator, or what it computes.
+            call: one that keeps what the backward pass needs.
+            tensors: the ``tensors`` of the call, for autograd to see them.
+        """
+        output, last, saved = run(call)
+        ctx.options = call.recurrence, call.reverse
         ctx.mark_non_differentiable(saved)
         ctx.set_materialize_grads(False)  # a gradient that is not there stays None, not zeros
-        ctx.save_for_backward(
-            *(lengths, resets, reset_states, output, saved, input, states, *parameters)
-        )
+        ctx.save_for_backward(call.lengths, call.resets, output, saved, *tensors)
         return output, last, saved
 
     @staticmethod
@@ -289,31 +297,17 @@ class Scan(torch.autograd.Function):
         grad_last: Tensor | None,
         _grad_saved: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
-        """The gradients: the backend's, or differentiable ones where they are wanted."""
+        """The gradients of the call's tensors that want one."""
         needed = ctx.needs_input_grad
         if grad_output is None and grad_last is None:
             return (None,) * len(needed)
         recurrence, reverse = ctx.options
-        lengths, resets, reset_states, output, saved, *given = ctx.saved_tensors
-        input, states, *parameters = given
-        gradients: Sequence[Tensor | None]
-        if torch.is_grad_enabled():
-            known = RECURRENCES[recurrence]
-            options = lengths, reverse, resets, reset_states
-            call = Call(known, input, states, parameters, *options)
-            dtype = computed_in(chosen_backend(input, recurrence, resets), input.dtype)
-            gradients = differentiable_gradients(
-                call, grad_output, grad_last, dtype, create_graph=True
-            )
-        else:
-            absent = [None] * (MOST_PARAMETERS - len(parameters))
-            gradients = torch.ops.brc_pytorch.scan_backward(
-                *(recurrence, grad_output, grad_last, *given, *absent),
-                *(lengths, reverse, output, saved, needed[6], resets, reset_states),
-            )
-        *gradients, of_reset_states = gradients
-        wanted = (g if need else None for need, g in zip(needed[6:], gradients, strict=False))
-        return *(None,) * 5, of_reset_states if needed[5] else None, *wanted
+        lengths, resets, output, saved, input, states, *parameters, reset = ctx.saved_tensors
+        options = lengths, reverse, False, resets, reset
+        call = Call(recurrence, input, states, parameters, *options)
+        gradients = gradients_of(call, grad_output, grad_last, output, saved, needed[2])
+        wanted = (g if need else None for need, g in zip(needed[2:], gradients, strict=True))
+        return None, None, *wanted
 
 
 def _below_autograd(*arguments: Any) -> Any:  # noqa: ANN401 - the operator's own
@@ -321,24 +315,17 @@ def _below_autograd(*arguments: Any) -> Any:  # noqa: ANN401 - the operator's ow
         return operator(*arguments)
 
 
-def _scan_autograd(
-    recurrence: str,
-    input: Tensor,
-    states: Tensor,
-    parameters: Sequence[Tensor],
-    lengths: Tensor | None,
-    reverse: bool,
-    keep: bool = False,
-    resets: Tensor | None = None,
-    reset_states: Tensor | None = None,
-) -> Any:  # noqa: ANN401 - torch does not say what it applies
-    if torch.is_grad_enabled() and any_requires_grad(input, states, parameters, reset_states):
-        options: tuple[Any, ...] = lengths, reverse, resets, reset_states
-        return Scan.apply(_below_autograd, recurrence, *options, input, states, *parameters)  # type: ignore[no-untyped-call]
-    options = lengths, reverse, keep, resets, reset_states
-    return _below_autograd(recurrence, input, states, parameters, *options)
+def _call_below_autograd(call: Call) -> Any:  # noqa: ANN401 - the same
+    return _below_autograd(call.recurrence.name, *call[1:])
 
 
-library.impl("scan", compute_scan, "CompositeExplicitAutograd")
+def _scan_autograd(*arguments: Any) -> Any:  # noqa: ANN401 - torch does not say what it applies
+    if torch.is_grad_enabled() and any_requires_grad(*arguments):
+        call = checked(*arguments)._replace(keep=True)
+        return Scan.apply(_call_below_autograd, call, *call.tensors)  # type: ignore[no-untyped-call]
+    return _below_autograd(*arguments)
+
+
+library.impl("scan", _scan, "CompositeExplicitAutograd")
 library.impl("scan", _scan_autograd, "Autograd")
 torch.library.register_fake("brc_pytorch::scan", _scan_fake, lib=library)

@@ -1,14 +1,14 @@
 """The operator ``brc_pytorch::scan_layers``: several layers in one call, without gradients."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from brc_pytorch.ops.backends import choice
-from brc_pytorch.ops.entry import goes_straight, scan, transforms_are_active
+from brc_pytorch.ops.backends import LayersCall, choice
+from brc_pytorch.ops.entry import goes_straight, side_by_side, transforms_are_active
 from brc_pytorch.ops.fallback import REFERENCE
 from brc_pytorch.ops.operator import (
     check_sequence,
@@ -17,7 +17,6 @@ from brc_pytorch.ops.operator import (
     operator,
     require,
 )
-from brc_pytorch.ops.recurrences import RECURRENCES, Recurrence
 
 
 def check_layers(
@@ -26,11 +25,12 @@ def check_layers(
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     lengths: Tensor | None,
-    resets: Tensor | None,
-    reset_states: Sequence[Tensor] | None,
+    resets: Tensor | None = None,
+    reset_states: Sequence[Tensor] | None = None,
+    *,
     mixed: bool = False,
-) -> Recurrence:
-    """Check the arguments; return the recurrence."""
+) -> LayersCall:
+    """Check the operator's arguments, and return them as a backend takes them."""
     recurrence = check_sequence(name, input, lengths, resets)
     given = {"states": states}
     if reset_states is not None:
@@ -61,30 +61,25 @@ def check_layers(
         features = hidden
     names = (*recurrence.states, *["reset_states"] * (len(all_states) - len(states)))
     require(input, (*all_states, *parameters), shapes, names, mixed)
-    return recurrence
+    return LayersCall(recurrence, input, states, parameters, lengths, resets, reset_states)
 
 
-def _scan_layers(
-    recurrence: str,
-    input: Tensor,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    lengths: Tensor | None,
-    resets: Tensor | None = None,
-    reset_states: Sequence[Tensor] | None = None,
-) -> tuple[Tensor, list[Tensor]]:
-    """Layers one upon the other: states (L, B, H), parameters layer by layer."""
-    options = lengths, resets, reset_states
-    known = check_layers(recurrence, input, states, parameters, *options)
-    backend = chosen_backend(input, recurrence, resets)
-    if backend.layers is None or input.dtype not in backend.dtypes:
-        return one_by_one(operator, known, input, states, parameters, *options)
-    output, last = _empty(input, states)
-    backend.layers(known, input, states, parameters, *options, output, last)
+# What torch calls has the arguments of :func:`check_layers`; those at their default may be left
+# out.
+
+
+def _scan_layers(*arguments: Any) -> tuple[Tensor, list[Tensor]]:  # noqa: ANN401 - see above
+    call = check_layers(*arguments)
+    backend = chosen_backend(call.input, call.recurrence.name, call.resets)
+    if backend.layers is None or call.input.dtype not in backend.dtypes:
+        return one_by_one(call)
+    output, last = _empty(call)
+    backend.layers(call, output, last)
     return output, last
 
 
-def _empty(input: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def _empty(call: LayersCall) -> tuple[Tensor, list[Tensor]]:
+    _, input, states, *_ = call
     steps, batch, _ = input.shape
     output = input.new_empty((steps, batch, states[0].shape[2]))
     last = []
@@ -93,49 +88,22 @@ def _empty(input: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor
     return output, last
 
 
-def _scan_layers_fake(
-    recurrence: str,
-    input: Tensor,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    lengths: Tensor | None,
-    resets: Tensor | None = None,
-    reset_states: Sequence[Tensor] | None = None,
-) -> tuple[Tensor, list[Tensor]]:
-    check_layers(recurrence, input, states, parameters, lengths, resets, reset_states)
-    return _empty(input, states)
+def _scan_layers_fake(*arguments: Any) -> tuple[Tensor, list[Tensor]]:  # noqa: ANN401 - see above
+    return _empty(check_layers(*arguments))
 
 
-def side_by_side(recurrence: Recurrence, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The parameters of a layer, gate by gate, as the operator of a single layer takes them."""
-    stacked, at = [], 0
-    for tensors in recurrence.layouts[len(parameters)][0]:
-        if tensors:
-            stacked.append(torch.cat([*parameters[at : at + tensors]], dim=-1))
-        at += tensors
-    return stacked
-
-
-def one_by_one(
-    run: Callable[..., Any],
-    recurrence: Recurrence,
-    input: Tensor,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    lengths: Tensor | None,
-    resets: Tensor | None,
-    reset_states: Sequence[Tensor] | None,
-) -> tuple[Tensor, list[Tensor]]:
+def one_by_one(call: LayersCall) -> tuple[Tensor, list[Tensor]]:
     """What the operator of several layers computes, by that of a single one."""
+    recurrence, input, states, parameters, lengths, resets, reset_states = call
     layers = len(states[0])
     count = len(parameters) // layers
+    of_layers = [parameters[layer * count : (layer + 1) * count] for layer in range(layers)]
     last = []
-    for layer in range(layers):
-        stacked = side_by_side(recurrence, parameters[layer * count : (layer + 1) * count])
+    for layer, stacked in enumerate(side_by_side(recurrence.name, of_layers)):
         of_layer = torch.stack([state[layer] for state in states])
         reset = None if reset_states is None else torch.stack([s[layer] for s in reset_states])
         options = lengths, False, False, resets, reset
-        input, last_of_layer, _ = run(recurrence.name, input, of_layer, stacked, *options)
+        input, last_of_layer, _ = operator(recurrence.name, input, of_layer, stacked, *options)
         last.append(last_of_layer)
     return input, [*torch.stack(last, dim=1)]
 
@@ -148,49 +116,6 @@ library.define(
 layers_operator = torch.ops.brc_pytorch.scan_layers.default
 library.impl("scan_layers", _scan_layers, "CompositeExplicitAutograd")
 torch.library.register_fake("brc_pytorch::scan_layers", _scan_layers_fake, lib=library)
-
-
-def step(
-    recurrence: str, input: Tensor, state: Tensor, parameters: Sequence[Tensor]
-) -> Tensor | None:
-    """One step of one layer of a recurrence with one state, by the compiled kernels.
-
-    Args:
-        recurrence: its name, ``"brc"`` or ``"nbrc"``.
-        input: x_t, (B, I).
-        state: h_{t-1}, (B, H).
-        parameters: gate by gate, as for :func:`scan_layers`.
-
-    Returns:
-        h_t, (B, H); or None where the equations do better in plain PyTorch: without such kernels,
-        and where something follows every operation, as ``torch.compile`` and autocast do.
-
-    Raises:
-        ValueError: an argument has the wrong shape, dtype or device.
-    """
-    backend = choice.chosen.get((input.device.type, recurrence))
-    if (
-        backend is None
-        or backend.step is None
-        or choice.forced is not None
-        or input.dtype not in backend.dtypes
-        or forward_ad._current_level >= 0  # noqa: SLF001 - nothing public tells
-        or not goes_straight((input, state, *parameters))
-    ):
-        return None
-    known = RECURRENCES[recurrence]
-    if torch.is_grad_enabled():
-        stacked = side_by_side(known, parameters)
-        output, _ = scan(recurrence, input.unsqueeze(0), (state,), stacked)
-        return output.squeeze(0)
-    (batch, features), hidden = input.shape, state.shape[1]
-    of_layer = {"I": (features, hidden), "H": (hidden, hidden), None: (hidden,)}
-    _, rows = known.layouts[len(parameters)]
-    shapes = [(batch, hidden), *map(of_layer.__getitem__, rows)]
-    require(input, (state, *parameters), shapes, known.states)
-    updated = state.new_empty((batch, hidden))
-    backend.step(known, input, state, parameters, updated)
-    return updated
 
 
 def scan_layers(

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 import brc_pytorch
-from brc_pytorch import BRC, NBRC, BistableRecurrentCell, MultiLayerBase, ops
+from brc_pytorch import (
+    BRC,
+    NBRC,
+    BistableRecurrentCell,
+    MultiLayerBase,
+    NeuromodulatedBistableRecurrentCell,
+    ops,
+)
 
 PACKAGE = str(Path(brc_pytorch.__file__).parent)
 
@@ -54,3 +61,18 @@ def test_a_training_forward_of_two_layers_takes_few_calls(network_type):
     changes = sum(file != after for file, after in pairwise(files))
     assert len(calls) <= 40, calls
     assert changes <= 10, calls
+
+
+@pytest.mark.skipif(
+    ops.backend_for(torch.device("cpu")) == "reference", reason="no kernels are installed"
+)
+@pytest.mark.parametrize("cell_type", [BistableRecurrentCell, NeuromodulatedBistableRecurrentCell])
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_step_takes_few_calls(cell_type, grad):
+    cell, x, h = cell_type(3, 5), torch.randn(4, 3), torch.zeros(4, 5)
+    with torch.set_grad_enabled(grad):
+        cell(x, h)
+        calls = calls_of(lambda: cell(x, h))
+    names = [name for _, name in calls]
+    assert names.count("goes_straight") == 1
+    assert len(calls) <= 8, calls

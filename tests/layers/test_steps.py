@@ -118,6 +118,46 @@ def test_steps_of_any_size_are_the_references(
 
 
 @pytest.mark.parametrize("cell_type", CELLS)
+@pytest.mark.parametrize("wanted", ["x", "h", "kernelr", "memoryz", "bz"])
+def test_only_what_asks_for_a_gradient_gets_one(cell_type, wanted):
+    cell = random_cell(cell_type).requires_grad_(False)
+    tensors = {
+        "x": torch.randn(4, 3, dtype=torch.float64),
+        "h": torch.randn(4, 5, dtype=torch.float64),
+        **dict(cell.named_parameters()),
+    }
+    tensors[wanted].requires_grad_()
+    x, h = tensors["x"], tensors["h"]
+    cotangent = torch.randn_like(h)
+    cell(x, h).backward(cotangent)
+    with ops.backend("reference"):
+        expected = torch.autograd.grad(cell(x, h), tensors[wanted], cotangent)[0]
+    torch.testing.assert_close(tensors[wanted].grad, expected, rtol=1e-9, atol=1e-9)
+    assert [name for name, t in tensors.items() if t.grad is not None] == [wanted]
+
+
+def test_gradients_for_many_cotangents_at_once():
+    cell, x = random_cell(BistableRecurrentCell), torch.randn(4, 3, dtype=torch.float64)
+    h = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    updated, cotangents = cell(x, h), torch.randn(6, 4, 5, dtype=torch.float64)
+    (at_once,) = torch.autograd.grad(
+        updated, h, cotangents, is_grads_batched=True, retain_graph=True
+    )
+    one_by_one = [torch.autograd.grad(updated, h, c, retain_graph=True)[0] for c in cotangents]
+    torch.testing.assert_close(at_once, torch.stack(one_by_one))
+
+
+@compiled
+def test_a_state_changed_in_place_is_noticed():
+    cell, x = random_cell(BistableRecurrentCell), torch.randn(4, 3, dtype=torch.float64)
+    updated = cell(x, torch.zeros(4, 5, dtype=torch.float64))
+    with torch.no_grad():
+        updated.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        updated.sum().backward()
+
+
+@pytest.mark.parametrize("cell_type", CELLS)
 def test_derivatives_of_derivatives(cell_type):
     cell = random_cell(cell_type, 2, 3)
     x = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)

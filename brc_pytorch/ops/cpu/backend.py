@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from brc_pytorch.ops.backends import Backend, Call, Gradients, register_backend
+from brc_pytorch.ops.backends import Backend, Call, Gradients, LayersCall, register_backend
 from brc_pytorch.ops.cpu import interface
 from brc_pytorch.ops.recurrences import Recurrence
 
@@ -169,17 +169,8 @@ def _of_gates(recurrence: Recurrence, count: int) -> Callable[[list[int]], tuple
     return operator.itemgetter(*all_places)
 
 
-def _layers(
-    recurrence: Recurrence,
-    input: Tensor,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    lengths: Tensor | None,
-    resets: Tensor | None,
-    reset_states: Sequence[Tensor] | None,
-    output: Tensor,
-    last: list[Tensor],
-) -> None:
+def _layers(call: LayersCall, output: Tensor, last: list[Tensor]) -> None:
+    recurrence, input, states, parameters, lengths, resets, reset_states = call
     states = [*map(Tensor.contiguous, states)]
     lengths = None if lengths is None else lengths.to("cpu", torch.int64).contiguous()
     layers, batch, hidden = states[0].shape

@@ -111,7 +111,8 @@ def _project(input: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _prepare(call: Call) -> _Inputs:
-    recurrence, input, states, (kernel, memory, *bias), lengths, reverse, resets, reset = call
+    recurrence, input, states, (kernel, memory, *bias), lengths, reverse, *_ = call
+    resets, reset = call.resets, call.reset_states
     anew = None
     if resets is not None:
         valid = None if lengths is None else are_data(input, lengths)
