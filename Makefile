@@ -33,7 +33,7 @@ test-kernels: setup  ## run the compiled kernels' own tests under sanitizers
 
 # Triton reads the variable when it is imported: the interpreter needs a process of its own.
 test-triton: setup  ## run the GPU kernels in Triton's interpreter, on the CPU
-	TRITON_INTERPRET=1 $(BIN)/pytest tests/ops/test_cuda.py
+	TRITON_INTERPRET=1 $(BIN)/pytest tests/ops/test_cuda.py tests/ops/test_cuda_torch.py
 
 CALLS ?= 100000
 SEED ?= 0

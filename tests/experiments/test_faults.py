@@ -1,17 +1,11 @@
-"""What a run leaves is damaged, or cannot be written, or the run is killed: nothing is lost."""
+"""What a run leaves is damaged, or cannot be written: nothing is lost."""
 
-import contextlib
-import dataclasses
 import errno
 import json
 import os
 import random
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,24 +17,13 @@ from typer.testing import CliRunner
 from brc_pytorch.experiments import cli, files, weights
 from brc_pytorch.experiments.cli import app
 from brc_pytorch.experiments.files import FileError
-from brc_pytorch.experiments.tasks import BinaryAdditionTask
 from brc_pytorch.experiments.train import fit, recorder
 from brc_pytorch.experiments.train.run import Run
 from brc_pytorch.experiments.train.sweep import sweep
 from brc_pytorch.experiments.train.training import train
 from brc_pytorch.experiments.weights import read_weights
+from tests.experiments.small import TASK, options
 
-TASK = BinaryAdditionTask(
-    hidden_size=4,
-    min_length=3,
-    max_length=4,
-    epochs_per_length=2,
-    train_size=40,
-    validation_size=10,
-    batch_size=10,
-    test_size=10,
-    max_test_length=5,
-)
 RUNS = [Run(TASK, cell, 0) for cell in ("GRU", "BRC", "nBRC")]
 DAMAGED = RUNS[1].name
 OTHERS = [RUNS[0].name, RUNS[2].name]
@@ -260,17 +243,14 @@ def test_a_finished_run_with_a_damaged_file_fails_alone(brc, tmp_path, finished,
     assert [outcome.error is None for outcome in outcomes] == [True, False, True]
     assert str(outcomes[1].error).startswith(f"{folder / DAMAGED / name}: expected ")
     assert contents(folder) == before
-    given = [f"--{key.replace('_', '-')}={value}" for key, value in _options().items()]
-    code, said, errors = brc("binary-addition", "--cells=GRU,BRC", *given, "--output", folder)
+    code, said, errors = brc(
+        "binary-addition", "--cells=GRU,BRC", *options(TASK), "--output", folder
+    )
     assert code == 1
     assert "was finished before" in said
     first, last = errors.splitlines()
     assert first.startswith(f"Error: {DAMAGED} failed: {folder / DAMAGED / name}: expected ")
     assert last.startswith("Error: 1 of 2 runs failed")
-
-
-def _options():
-    return {"seeds": 0, **dataclasses.asdict(TASK)}
 
 
 @pytest.mark.parametrize("name", ["best.pt", "last.pt", "resume.ckpt", *SHOWN])
@@ -379,91 +359,11 @@ def test_a_file_that_cannot_be_written_is_named_and_the_run_goes_on_later(
     assert failed > 10
 
 
-def test_a_full_disk_is_told_in_a_line(tmp_path):
-    """The system itself refuses to let a file grow."""
-    resource = pytest.importorskip("resource")
-    settings = [f"--{key.replace('_', '-')}={value}" for key, value in _options().items()]
-    code = "from brc_pytorch.experiments.cli import main; main()"
-    done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-c", code, "binary-addition", "--cells=GRU", *settings, "--output=out"],
-        cwd=tmp_path,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 1
-    first, *plots, last = done.stderr.splitlines()
-    assert re.match(r"Error: GRU-layers1-seed0 failed: .*/[a-z]+\.\w+: File too large", first)
-    assert all(re.match(r"Error: out/\w+\.png: File too large", line) for line in plots)
-    assert last.startswith("Error: 1 of 1 runs failed")
-
-
 def test_a_lock_that_cannot_be_made_is_named(tmp_path, monkeypatch, brc):
     def refuse(self, **_):
         raise PermissionError(errno.EACCES, "Permission denied", self.lock_file)
 
     monkeypatch.setattr(FileLock, "acquire", refuse)
-    given = [f"--{key.replace('_', '-')}={value}" for key, value in _options().items()]
-    code, _, errors = brc("binary-addition", *given, "--output", tmp_path / "out")
+    code, _, errors = brc("binary-addition", *options(TASK), "--output", tmp_path / "out")
     assert code == 2
     assert errors.splitlines() == [f"Error: {tmp_path / 'out' / 'lock'}: Permission denied"]
-
-
-KILLED = f"""
-import sys
-from pathlib import Path
-import torch
-from brc_pytorch.experiments.tasks import BinaryAdditionTask
-from brc_pytorch.experiments.train.run import Run
-from brc_pytorch.experiments.train.training import train
-from brc_pytorch.experiments.weights import read_weights
-torch.set_num_threads(1)
-run = {Run(dataclasses.replace(TASK, epochs_per_length=8), "nBRC", 0)!r}
-print("ready", flush=True)
-sys.stdin.readline()
-train(run, Path(sys.argv[1]))
-"""
-
-
-@pytest.mark.slow
-def test_a_run_killed_at_20_random_moments_ends_as_if_it_were_not(tmp_path, outcome):
-    def start(directory):
-        process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-c", KILLED, str(directory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout.readline() == "ready\n"
-        began = time.monotonic()
-        process.stdin.write("go\n")
-        process.stdin.flush()
-        return process, began
-
-    process, began = start(tmp_path / "whole")
-    with process:
-        assert process.wait(timeout=600) == 0
-    seconds = time.monotonic() - began
-    draw = random.Random(20)  # noqa: S311 - no secret
-    killed = finished = 0
-    while killed < 20:
-        process, _ = start(tmp_path / str(finished))
-        with process:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=draw.uniform(0, 0.7 * seconds))
-            process.kill()  # which it may have forestalled
-            code = process.wait()
-            assert code in (0, -signal.SIGKILL)
-            if code == 0:
-                finished += 1
-            else:
-                killed += 1
-    process, _ = start(tmp_path / str(finished))
-    with process:
-        assert process.wait(timeout=600) == 0
-    for number in range(finished + 1):
-        assert outcome(tmp_path / str(number)) == outcome(tmp_path / "whole")
-        left = {path.name for path in (tmp_path / str(number)).iterdir()}
-        assert left == {path.name for path in (tmp_path / "whole").iterdir()}

@@ -13,3 +13,14 @@ class LeakyCell(nn.Module):
 
     def forward(self, input_t: Tensor, state: Tensor) -> Tensor:
         return 0.9 * state + 0.1 * torch.tanh(self.linear(torch.cat((input_t, state), -1)))
+
+
+class LeakyPairCell(LeakyCell):
+    """The same with a second state, that sums the first."""
+
+    def forward(  # type: ignore[override]
+        self, input_t: Tensor, state: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        hidden, total = state
+        hidden = super().forward(input_t, hidden)
+        return hidden, total + hidden

@@ -1,71 +1,31 @@
 """The Triton kernels beside the reference: on a GPU at real sizes, or interpreted at small ones."""
 
 import dataclasses
-import os
-
-# cuBLAS is deterministic with a workspace of its own, as the poisoned tests ask for.
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch.autograd import forward_ad
 
 import brc_pytorch
 from brc_pytorch import ops
 from brc_pytorch.ops import backends
 from brc_pytorch.ops.triton import backend as triton_backend
-
-pytest.importorskip("triton")
-interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-if not interpreted and not torch.cuda.is_available():
-    pytest.skip("needs a GPU, or Triton's interpreter: make test-triton", allow_module_level=True)
-
-if interpreted:
-    DEVICE, BACKEND = "cpu", "interpreted"
-    backends.register_backend(
-        BACKEND, dataclasses.replace(triton_backend.BACKEND, device_type="cpu")
-    )
-else:
-    DEVICE, BACKEND = "cuda", "cuda"
+from tests.ops.cuda_calls import (
+    BACKEND,
+    DEVICE,
+    arguments,
+    both,
+    interpreted,
+    lengths_of,
+    narrow,
+    on_a_gpu,
+    on_the_backend,  # noqa: F401 - a fixture of all tests here
+    operator,
+)
 
 # NumPy, which interprets, warns of what a GPU does silently: exp overflows to infinity.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
-both = pytest.mark.parametrize("recurrence", ["brc", "nbrc"])
-narrow = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-on_a_gpu = pytest.mark.skipif(interpreted, reason="needs a GPU")
-
-
-@pytest.fixture(autouse=True)
-def on_the_backend():
-    with ops.backend(BACKEND):
-        yield
-
-
-def arguments(recurrence, steps=3, batch=3, inputs=2, hidden=4, dtype=None, requires_grad=False):
-    """Leaves: input, h_0, kernel, memory, bias."""
-
-    def normal(*shape, scale=1.0):
-        return scale * torch.randn(*shape, dtype=dtype, device=DEVICE)
-
-    memory = (hidden, 2 * hidden) if recurrence == "nbrc" else (2 * hidden,)
-    tensors = [
-        normal(steps, batch, inputs),
-        normal(batch, hidden),
-        normal(inputs, 3 * hidden, scale=inputs**-0.5),
-        normal(*memory, scale=hidden**-0.5),
-        normal(2 * hidden),
-    ]
-    return [tensor.requires_grad_(requires_grad) for tensor in tensors]
-
-
-def operator(recurrence):
-    return getattr(ops, recurrence)
-
-
-def lengths_of(*values):
-    return torch.tensor(values, device=DEVICE)
 
 
 @pytest.fixture(params=["brc", "nbrc", "nbrc step by step"])
@@ -283,75 +243,6 @@ def test_nonlinearities_over_the_whole_range(dtype):
 
 
 @both
-def test_opcheck(recurrence):
-    x, h_0, *parameters = arguments(recurrence)
-    x, h_0, *parameters = (t.requires_grad_() for t in (x, h_0[None], *parameters))
-    scan = torch.ops.brc_pytorch.scan.default
-    lengths = lengths_of(0, 3, 2)
-    torch.library.opcheck(scan, (recurrence, x, h_0, parameters, lengths, True, True))
-    torch.library.opcheck(scan, (recurrence, x, h_0, parameters[:2], None, False, False))
-
-
-@both
-def test_opcheck_of_the_gradients(recurrence):
-    x, h_0, *parameters = arguments(recurrence)
-    given = x, h_0[None], parameters, None, False
-    flat = x, h_0[None], *parameters, None, None, False
-    output, last, saved = torch.ops.brc_pytorch.scan(recurrence, *given, True)
-    cotangents = torch.randn_like(output), torch.randn_like(last)
-    torch.library.opcheck(
-        torch.ops.brc_pytorch.scan_backward.default,
-        (recurrence, *cotangents, *flat, output, saved, True),
-    )
-
-
-@both
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about itself
-def test_compiled_whole_and_bitwise_equal(recurrence):
-    tensors = arguments(recurrence, requires_grad=True)
-    lengths = lengths_of(0, 3, 2)
-    run = operator(recurrence)
-    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
-    results = compiled(*tensors, lengths=lengths)
-    expected = run(*tensors, lengths=lengths)
-    for got, want in zip(results, expected, strict=True):
-        assert torch.equal(got, want)
-    got = torch.autograd.grad(results[0].sum(), tensors)
-    want = torch.autograd.grad(expected[0].sum(), tensors)
-    assert all(map(torch.equal, got, want))
-
-
-@both
-def test_function_transforms_fall_back_to_the_reference(recurrence):
-    tensors = arguments(recurrence, dtype=torch.float64)
-
-    def loss(h_0):
-        return operator(recurrence)(tensors[0], h_0, *tensors[2:])[0].square().sum()
-
-    leaf = tensors[1].clone().requires_grad_()
-    expected = torch.autograd.grad(loss(leaf), leaf)[0]
-    mapped = torch.func.vmap(torch.func.grad(loss))(torch.stack([tensors[1]]))
-    torch.testing.assert_close(mapped[0], expected)
-    with forward_ad.dual_level():
-        dual = forward_ad.make_dual(tensors[1], torch.ones_like(tensors[1]))
-        tangent = forward_ad.unpack_dual(loss(dual)).tangent
-    torch.testing.assert_close(tangent, expected.sum())
-
-
-@both
-def test_autocast_keeps_the_inputs_type(recurrence):
-    tensors = arguments(recurrence, requires_grad=True)
-    exact, _ = operator(recurrence)(*tensors)
-    with torch.autocast(DEVICE, torch.bfloat16):
-        same, _ = operator(recurrence)(*tensors)
-        narrow, _ = operator(recurrence)(tensors[0].bfloat16(), *tensors[1:])
-    assert torch.equal(same, exact)
-    assert narrow.dtype == torch.bfloat16
-    torch.testing.assert_close(narrow.float(), exact, rtol=0.05, atol=0.05)
-    assert all(g.dtype == torch.float32 for g in torch.autograd.grad(narrow.sum(), tensors))
-
-
-@both
 def test_an_output_changed_in_place_is_noticed(recurrence):
     tensors = arguments(recurrence, requires_grad=True)
     output, last = operator(recurrence)(*tensors)
@@ -386,29 +277,6 @@ def test_a_network_of_two_layers_and_directions(kind):
         want, want_last = rnn(input)
     torch.testing.assert_close(got.data, want.data, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(got_last, want_last, rtol=1e-4, atol=1e-5)
-
-
-@on_a_gpu
-@both
-@pytest.mark.parametrize("hidden", [64, 300], ids=["weights on chip", "step by step"])
-def test_replayed_as_a_cuda_graph(recurrence, hidden):
-    tensors = arguments(recurrence, 20, 8, 3, hidden, requires_grad=True)
-
-    def run():
-        output, last = operator(recurrence)(*tensors)
-        return output, *torch.autograd.grad(output.sum() + last.sum(), tensors)
-
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        run()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = run()
-    with torch.no_grad():
-        tensors[0].normal_()
-    graph.replay()
-    torch.testing.assert_close(captured, run())
 
 
 @on_a_gpu
