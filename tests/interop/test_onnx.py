@@ -81,11 +81,15 @@ def test_a_network_inside_a_model(tmp_path):
     torch.testing.assert_close(run(path, x), (model(x),), rtol=0, atol=1e-5)
 
 
-def test_export_needs_no_kernels(monkeypatch, tmp_path):
+@pytest.mark.parametrize("network_type", [BRC, NBRC])
+def test_a_file_is_the_same_whatever_kernels_its_device_has(network_type, monkeypatch, tmp_path):
+    rnn, x, path = network_type(3, 5, 2).eval(), torch.randn(7, 2, 3), tmp_path / "network.onnx"
+    options = {"dynamic_shapes": ({0: "time", 1: "batch"},)}
+    here = export(rnn, x, path, **options)
     monkeypatch.setattr(backends.choice, "chosen", {})
-    rnn, path = NBRC(3, 5).eval(), tmp_path / "network.onnx"
-    model = export(rnn, torch.randn(7, 2, 3), path, dynamic_shapes=({0: "time", 1: "batch"},))
-    assert [node.op_type for node in model.graph.node].count("Scan") == 1
+    elsewhere = export(rnn, x, path, **options)
+    assert [node.op_type for node in elsewhere.graph.node].count("Scan") == 2
+    assert elsewhere.graph == here.graph
 
 
 @compiled

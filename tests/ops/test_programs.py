@@ -91,6 +91,18 @@ def test_a_program_refuses_what_it_was_not_made_for(network_type, program_of):
 
 
 @networks
+def test_a_program_is_the_same_whatever_device_it_was_exported_on(network_type):
+    programs = []
+    for device in ("cpu", "meta"):
+        module = Model(network_type).to(device)
+        arguments = torch.randn(7, 2, 3, device=device), torch.randn(2, 2, 5, device=device)
+        nodes = exported(module, *arguments).graph.nodes
+        programs.append([f"{node.name}: {node.target}{node.args}{node.kwargs}" for node in nodes])
+    assert "brc_pytorch.scan.default" in str(programs[0])
+    assert programs[0] == programs[1]
+
+
+@networks
 def test_a_program_exported_here_runs_through_any_backend(network_type):
     module = Bare(network_type)
     arguments = torch.randn(7, 2, 4), torch.randn(1, 2, 5)
