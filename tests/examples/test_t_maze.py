@@ -60,7 +60,7 @@ def test_the_policy_starts_as_the_exploring_agent(example):
 
 def some_runs(example):
     """The file of an experiment with one run of each cell."""
-    run = {"length": 5, "seed": 0, "seconds": 1.0, "frames": 896, "successes": [0.5, 0.75]}
+    run = {"length": 5, "seed": 0, "seconds": 20.0, "frames": 896, "successes": [0.5, 0.75]}
     return {"settings": example.SETTINGS, "runs": [{"cell": cell, **run} for cell in example.CELLS]}
 
 
@@ -90,6 +90,8 @@ def test_a_page_gets_the_table_between_its_marks(example, tmp_path):
             "| 5 | BRC | 62% | 2 |",
             "| 5 | nBRC | 62% | 2 |",
             "",
+            "3 runs, 1 minutes of a processor's core in all.",
+            "",
             example.MARKS[1],
             "after",
         ]
@@ -101,3 +103,20 @@ def test_runs_of_other_settings_are_kept_apart(example, monkeypatch, tmp_path, c
     with pytest.raises(SystemExit):
         example.main()
     assert "has runs of other settings; name another --output" in capsys.readouterr().err
+
+
+def published():
+    return json.loads((ROOT / "docs" / "t-maze.json").read_text(encoding="utf-8"))
+
+
+def test_the_page_shows_what_was_measured(example, tmp_path):
+    results = published()
+    assert results["settings"] == example.SETTINGS
+    assert len(example.table(results)) > 2
+    text = (ROOT / "docs" / "agents-and-streams.md").read_text(encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    example.publish(results, page)
+    assert page.read_text() == text
+    example.publish({**results, "runs": results["runs"][:1]}, page)
+    assert page.read_text() != text
