@@ -71,7 +71,7 @@ class Seeds:
         axis.margins(x=0.06)
 
     def _draw_cell(self, axis: Axes, row: int, values: Sequence[float], colour: str) -> None:
-        found = interval(values)
+        found = interval(values, capped=self.measure.capped)
         if found.low is not None and found.high is not None:
             axis.plot(
                 [found.low, found.high],

@@ -4,6 +4,7 @@ Results of recurrent networks are bounded and often in two humps, learned or not
 with a bootstrap interval and a permutation test suppose nothing else.
 """
 
+import functools
 import itertools
 import math
 import statistics
@@ -41,22 +42,24 @@ class Interval:
     high: float | None
 
 
-def interval(values: Sequence[float]) -> Interval:
+def interval(values: Sequence[float], *, capped: bool = False) -> Interval:
     """Return the median of some values, and its percentile bootstrap interval of 95 %.
 
     Of five values or fewer the interval reaches from the lowest to the highest one.
 
     Args:
         values: At least one, all finite.
+        capped: Whether the largest values are only known to be large. Then the median of an even
+            number of values is the lower one of the two in the middle, since their mean is unknown.
     """
-    median = statistics.median(values)
+    median = statistics.median_low(values) if capped else statistics.median(values)
     if len(values) == 1:
         return Interval([*values], median, None, None)
     from scipy.stats import bootstrap  # noqa: PLC0415 - takes a second
 
     found = bootstrap(
         (np.asarray(values),),
-        np.median,
+        functools.partial(np.quantile, q=0.5, method="lower") if capped else np.median,
         n_resamples=RESAMPLES,
         confidence_level=CONFIDENCE,
         method="percentile",
@@ -73,7 +76,7 @@ def median(measure: Measure, runs: Sequence[RunFiles]) -> str:
     values = [value for value in map(measure.value, runs) if math.isfinite(value)]
     if not values:
         return measure.missing if runs else "-"
-    found = interval(values)
+    found = interval(values, capped=measure.capped)
     text = measure.show(found.median)
     if found.low is None or found.high is None:
         text += " (n = 1)" if len(runs) == 1 else ""

@@ -41,6 +41,7 @@ class Measure:
         show: Writes a value.
         missing: Written where none of the runs has a value.
         scale: The scale on which values are drawn and differ.
+        capped: Whether the largest values are only known to be large.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Measure:
     show: Callable[[float], str]
     missing: str = "-"
     scale: Literal["linear", "log"] = "linear"
+    capped: bool = False
 
 
 def percent(value: float) -> str:
@@ -102,7 +104,8 @@ def failing_length(passed: float, first: int, last: int) -> Measure:
             return "not learned"
         return f"> {last:,}" if length > last else count(length)
 
-    return Measure(f"failing length (below {passed:.0%} right)", value, show, scale="log")
+    title = f"failing length (below {passed:.0%} right)"
+    return Measure(title, value, show, scale="log", capped=True)
 
 
 def training_loss(loss_name: str, iteration: int | None = None) -> Measure:

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 from types import SimpleNamespace
@@ -36,6 +37,18 @@ def runs(values, cell="GRU"):
 )
 def test_a_median_is_told_with_its_interval_and_the_runs_that_have_it(values, text):
     assert statistics.median(PLAIN, runs(values)) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([1.0, 3.0], "1 [1, 3]"),
+        ([1.0, 3.0, 9.0], "3 [1, 9]"),
+        ([9.0, 9.0, 1.0, 3.0], "3 [1, 9]"),
+    ],
+)
+def test_a_median_of_capped_values_is_one_of_them(values, text):
+    assert statistics.median(dataclasses.replace(PLAIN, capped=True), runs(values)) == text
 
 
 def test_an_interval_is_that_of_the_bootstrapped_median():
