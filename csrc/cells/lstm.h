@@ -10,6 +10,10 @@
 //   d_o = D_h tanh(c_t) o (1 - o),
 //
 // that of c is  E f, and that of h what comes through the matrices.
+//
+// Four of the five numbers i, f, g, o, c_t are saved. Where |c_t| > 1, o = h_t / tanh(c_t) keeps its
+// digits. Elsewhere |f c| is at most 2, and the rounding that g = (c_t - f c) / i inherits, divided
+// by i, meets the factor i in every gradient.
 
 #pragma once
 
@@ -31,39 +35,46 @@ struct Lstm {
                                    .memory_gates = 4,
                                    .memory_is_matrix = true,
                                    .states = 2,
-                                   .saved = 5,
+                                   .saved = 4,
                                    .step_cost = 80};
 
   template <class T, int N>
   struct Gates {
     Vector<T, N> i, f, g, o;
+    Vector<T, N> c, tanh_c;  // of the state after
   };
 
   template <class T, int N>
   static Gates<T, N> gates(const Vectors<T, N, 4>& arguments, const Vectors<T, N, 4>&,
-                           const Vectors<T, N, 2>&) {
-    return {sigmoid<T, N>(arguments[0]), sigmoid<T, N>(arguments[1]), tanh<T, N>(arguments[2]),
-            sigmoid<T, N>(arguments[3])};
+                           const Vectors<T, N, 2>& before) {
+    const Vector<T, N> i = sigmoid<T, N>(arguments[0]), f = sigmoid<T, N>(arguments[1]),
+                       g = tanh<T, N>(arguments[2]), c = f * before[1] + i * g;
+    return {i, f, g, sigmoid<T, N>(arguments[3]), c, tanh<T, N>(c)};
   }
 
   template <class T, int N>
-  static Vectors<T, N, 2> step(const Gates<T, N>& gates, const Vectors<T, N, 2>& before) {
-    const Vector<T, N> c = gates.f * before[1] + gates.i * gates.g;
-    return {{gates.o * tanh<T, N>(c), c}};
+  static Vectors<T, N, 2> step(const Gates<T, N>& gates, const Vectors<T, N, 2>&) {
+    return {{gates.o * gates.tanh_c, gates.c}};
   }
 
   template <class T, int N>
-  static Vectors<T, N, 5> save(const Gates<T, N>& gates, const Vectors<T, N, 2>& after) {
-    return {{gates.i, gates.f, gates.g, gates.o, after[1]}};
+  static Vectors<T, N, 4> save(const Gates<T, N>& gates, const Vectors<T, N, 2>&) {
+    return {{gates.i, gates.f, is_large<T, N>(gates.c) ? gates.g : gates.o, gates.c}};
   }
 
-  // All gates are saved: none is told from states, however large they are.
+  // That of c_t decides, and it is saved: no gate is lost, however large a first state is.
   static constexpr int largest_to_recall = std::numeric_limits<int>::max();
 
   template <class T, int N>
-  static Gates<T, N> recall(const Vectors<T, N, 5>& saved, const Vectors<T, N, 2>&,
-                            const Vectors<T, N, 2>&) {
-    return {saved[0], saved[1], saved[2], saved[3]};
+  static Gates<T, N> recall(const Vectors<T, N, 4>& saved, const Vectors<T, N, 2>& before,
+                            const Vectors<T, N, 2>& after) {
+    using V = Vector<T, N>;
+    const V i = saved[0], f = saved[1], c = saved[3], tanh_c = tanh<T, N>(c);
+    const auto large = is_large<T, N>(c);
+    const V share = large ? tanh_c : i, whole = large ? after[0] : c - f * before[1];
+    // No share, no gradient: only i can be 0.
+    const V other = share == T(0) ? V{} : clamp<N>(V(whole / share), T(-1), T(1));
+    return {i, f, large ? saved[2] : other, large ? other : saved[2], c, tanh_c};
   }
 
   // `grad` goes from the gradients of the states after the step to those of the states before,
@@ -72,14 +83,18 @@ struct Lstm {
   static Vectors<T, N, 4> differentiate(const Gates<T, N>& gates, const Vectors<T, N, 4>&,
                                         const Vectors<T, N, 2>& before, Vectors<T, N, 2>& grad) {
     using V = Vector<T, N>;
-    const auto& [i, f, g, o] = gates;
-    const V c = before[1], of_h = grad[0];
-    const V tanh_c = tanh<T, N>(f * c + i * g);
-    const V of_c = grad[1] + of_h * o * (T(1) - tanh_c * tanh_c);
+    const auto& [i, f, g, o, c, tanh_c] = gates;
+    const V of_h = grad[0], of_c = grad[1] + of_h * o * (T(1) - tanh_c * tanh_c);
     grad[0] = V{};
     grad[1] = of_c * f;
-    return {{of_c * g * i * (T(1) - i), of_c * c * f * (T(1) - f), of_c * i * (T(1) - g * g),
-             of_h * tanh_c * o * (T(1) - o)}};
+    return {{of_c * g * i * (T(1) - i), of_c * before[1] * f * (T(1) - f),
+             of_c * i * (T(1) - g * g), of_h * tanh_c * o * (T(1) - o)}};
+  }
+
+ private:
+  template <class T, int N>
+  static auto is_large(Vector<T, N> c) {
+    return (c > T(1)) | (c < T(-1));
   }
 };
 

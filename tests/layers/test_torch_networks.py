@@ -99,6 +99,26 @@ def test_results_and_gradients_are_torchs(
     torch.testing.assert_close(alone, expected[0])
 
 
+@pytest.mark.parametrize("bias", [0.0, 2.5])
+def test_an_lstms_gates_are_recalled_where_a_cell_state_is_zero_or_large(bias):
+    """Its gates are told from states for the backward pass: c_t is 0 throughout, or above 25."""
+    ours, theirs = pair(LSTM, 3, 5, 2)
+    for network in (ours, theirs):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                if parameter.dim() == 1 or bias == 0:
+                    parameter.fill_(bias)
+    ours, theirs = ours.float(), theirs.double()
+    x = torch.randn(40, 4, 3)
+    cotangents = [torch.randn_like(each) for each in flat(ours(x))]
+    found = results_and_gradients(ours, x, None, lambda x: x, cotangents)
+    cotangents = [each.double() for each in cotangents]
+    expected = results_and_gradients(theirs, x.double(), None, lambda x: x, cotangents)
+    torch.testing.assert_close(found, expected, check_dtype=False, rtol=1e-4, atol=1e-5)
+    if bias:
+        assert found[0][2].max() > 25
+
+
 @networks
 @pytest.mark.parametrize("way", WAYS)
 def test_float32_is_as_near_to_double_as_torchs(network_type, way):
