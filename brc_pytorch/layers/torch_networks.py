@@ -59,9 +59,15 @@ class TorchNetwork(Stack, nn.RNNBase):
     @property
     def cells(self) -> list[TorchCell]:  # type: ignore[override]  # seen so, from the parameters
         """Layer 0 forward, layer 0 backward, layer 1 forward, ..."""
+        own: dict[str, Any] = self._parameters  # for getattr looks here last
         return [
-            TorchCell(self._kernel, self._recurrence, weights, self.training)
-            for weights in self.all_weights
+            TorchCell(
+                self._kernel,
+                self._recurrence,
+                [own[name] if name in own else getattr(self, name) for name in names],
+                self.training,
+            )
+            for names in self._all_weights
         ]
 
     def forward(

@@ -68,10 +68,19 @@ struct Forward {
     return {chunks, weights.used(), arguments.used(), states.used()};
   }
 
-  static void pack(const brc_layer& layer, void* weights) noexcept {
+  // Whether matrices are read once and so where they lie: packing them would take longer.
+  static bool reads_in_place(const brc_layer& layer) {
+    return layer.steps == 1 && layer.batch == 1;
+  }
+
+  static void pack(const brc_layer& layer, void* memory) noexcept {
     const Sizes plan(layer, {0, 0});
-    Arena arena(weights);
-    Weights<T, Cell>(arena, plan).fill(layer, plan);
+    Arena arena(memory);
+    const Weights<T, Cell> weights(arena, plan);
+    if (reads_in_place(layer))
+      weights.fill_vectors(layer, plan);
+    else
+      weights.fill(layer, plan);
   }
 
   static void project(const LayerRows& of, int64_t number) noexcept {
@@ -89,7 +98,11 @@ struct Forward {
       gather(chunk.sequence, static_cast<const T*>(layer.input), layer.input_strides, plan.input,
              chunk.first, chunk.count, own.input, plan.ld_input);
     }
-    BRC_ISA::project(plan, chunk.weights, chunk.count * plan.rows, input, ld_input, own.arguments);
+    if (reads_in_place(*of.layer))
+      project_in_place(plan, chunk.weights, *of.layer, input, own.arguments);
+    else
+      BRC_ISA::project(plan, chunk.weights, chunk.count * plan.rows, input, ld_input,
+                       own.arguments);
   }
 
   // One position of all rows: the states after it from those before and the arguments; saves what
@@ -97,7 +110,10 @@ struct Forward {
   static void advance(const Chunk& chunk, int64_t position, T* arguments, const T* before, T* after,
                       T* saved) {
     const Sizes& plan = chunk.plan;
-    add_memory(plan, chunk.weights, plan.rows, before, arguments);
+    if (reads_in_place(*chunk.of.layer))
+      add_memory_in_place(plan, *chunk.of.layer, before, arguments);
+    else
+      add_memory(plan, chunk.weights, plan.rows, before, arguments);
     const int64_t H = plan.hidden, P = plan.width;
     for (int64_t r = 0; r < plan.rows; ++r) {
       if (chunk.sequence.is_data(position, r))

@@ -30,19 +30,6 @@ Matrices memory_matrices(const brc_layer& layer) {
   return found;
 }
 
-// to[i * ld + j] = from[j * stride + i], 4 x 4.
-template <class T>
-void copy_transposed(const T* from, int64_t stride, T* to, int64_t ld) {
-  using V = Vector<T, 4>;
-  const auto [a, b, c, d] = load_all<4, 4>(from, stride).at;
-  const V low_ac{a[0], c[0], a[1], c[1]}, high_ac{a[2], c[2], a[3], c[3]};
-  const V low_bd{b[0], d[0], b[1], d[1]}, high_bd{b[2], d[2], b[3], d[3]};
-  store<4>(to, V{low_ac[0], low_bd[0], low_ac[1], low_bd[1]});
-  store<4>(to + ld, V{low_ac[2], low_bd[2], low_ac[3], low_bd[3]});
-  store<4>(to + 2 * ld, V{high_ac[0], high_bd[0], high_ac[1], high_bd[1]});
-  store<4>(to + 3 * ld, V{high_ac[2], high_bd[2], high_ac[3], high_bd[3]});
-}
-
 // to[r * ld + c] = from[r * row_stride + c * column_stride].
 template <class T>
 void copy_block(int64_t rows, int64_t columns, const T* from, int64_t row_stride,
@@ -56,8 +43,9 @@ void copy_block(int64_t rows, int64_t columns, const T* from, int64_t row_stride
   const int64_t whole_rows = row_stride == 1 ? rows / 4 * 4 : 0, whole_columns = columns / 4 * 4;
   for (int64_t c = 0; c < whole_columns; c += 4)
     for (int64_t r = 0; r < whole_rows; r += 4) {
-      const T* const block = from + r + c * column_stride;
-      copy_transposed(block, column_stride, to + r * ld + c, ld);
+      const auto block = transposed(load_all<4, 4>(from + r + c * column_stride, column_stride));
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) store<4>(to + (r + i) * ld + c, block[i]);
     }
   for (int64_t c = 0; c < columns; ++c)
     for (int64_t r = c < whole_columns ? whole_rows : 0; r < rows; ++r)
@@ -117,11 +105,16 @@ struct Weights {
         bias(arena.take<T>(plan.ld_arguments)) {}
 
   void fill(const brc_layer& layer, const Plan<T, Cell>& plan) const {
-    const int64_t H = plan.hidden, P = plan.width;
     pack(plan.input, shape.input_gates, plan, kernel_matrices<Cell>(layer), kernel);
     if constexpr (shape.memory_is_matrix)
-      pack(H, shape.memory_gates, plan, memory_matrices<Cell>(layer), memory);
-    else
+      pack(plan.hidden, shape.memory_gates, plan, memory_matrices<Cell>(layer), memory);
+    fill_vectors(layer, plan);
+  }
+
+  // Only what is no matrix: one row at one step reads these where they lie.
+  void fill_vectors(const brc_layer& layer, const Plan<T, Cell>& plan) const {
+    const int64_t H = plan.hidden, P = plan.width;
+    if constexpr (!shape.memory_is_matrix)
       for (int gate = 0; gate < shape.memory_gates; ++gate)
         copy_row(H, static_cast<const T*>(layer.memory[gate]), layer.memory_strides[1],
                  memory + gate * P, P);
@@ -162,6 +155,26 @@ void project(const Plan<T, Cell>& plan, const Weights<T, Cell>& weights, int64_t
   }
 }
 
+// Adds to the arguments of one row what `gates` parameters, not packed, contribute.
+template <class T, class Plan>
+void add_in_place(int64_t K, int64_t gates, const Plan& plan, const Matrices& parameters,
+                  const T* row, T* arguments) {
+  for (int64_t gate = 0; gate < gates; ++gate)
+    add_row_product<T>(plan.hidden, K, row,
+                       {static_cast<const T*>(parameters.of_gate[gate]), parameters.strides[0],
+                        parameters.strides[1]},
+                       arguments + gate * plan.width);
+}
+
+// The same as `project` for one row and a layer whose parameters are not packed.
+template <class T, class Cell>
+void project_in_place(const Plan<T, Cell>& plan, const Weights<T, Cell>& weights,
+                      const brc_layer& layer, const T* input, T* arguments) {
+  std::memcpy(arguments, weights.bias, size_t(plan.ld_arguments) * sizeof(T));
+  add_in_place(plan.input, Cell::shape.input_gates, plan, kernel_matrices<Cell>(layer), input,
+               arguments);
+}
+
 // Adds the memory's part, h W, where it is a matrix.
 template <class T, class Cell>
 void add_memory(const Plan<T, Cell>& plan, const Weights<T, Cell>& weights, int64_t count,
@@ -173,6 +186,16 @@ void add_memory(const Plan<T, Cell>& plan, const Weights<T, Cell>& weights, int6
                                        plan.ld_states, weights.memory, 0, of_memory,
                                        plan.ld_arguments, of_memory, plan.ld_arguments);
   }
+}
+
+// The same for one row and a layer whose parameters are not packed.
+template <class T, class Cell>
+void add_memory_in_place(const Plan<T, Cell>& plan, const brc_layer& layer, const T* states,
+                         T* arguments) {
+  constexpr CellShape shape = Cell::shape;
+  if constexpr (shape.memory_is_matrix)
+    add_in_place(plan.hidden, shape.memory_gates, plan, memory_matrices<Cell>(layer), states,
+                 arguments + shape.first_memory_gate * plan.width);
 }
 
 }  // namespace brc::BRC_ISA

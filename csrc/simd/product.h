@@ -174,4 +174,59 @@ void product(int64_t M, int64_t N, int64_t K, const T* a, int64_t lda, const T* 
   });
 }
 
+// A right factor that is read where it lies: element (k, n) at b[k * of_k + n * of_n].
+template <class T>
+struct InPlace {
+  const T* b;
+  int64_t of_k, of_n;
+
+  const T* at(int64_t k, int64_t n) const { return b + k * of_k + n * of_n; }
+};
+
+// Columns n to n + 4 * blocks of c += a b, where block(k, n) is b's 4 x 4 numbers from there on.
+template <int blocks, class T, class Block>
+inline void add_columns_of_row(int64_t K, const T* a, const InPlace<T>& b, const Block& block,
+                               int64_t n, T* c) {
+  Vector<T, 4> sum[blocks] = {};
+  int64_t k = 0;
+  for (; k + 4 <= K; k += 4)
+#pragma GCC unroll 4
+    for (int i = 0; i < blocks; ++i) {
+      const Vectors<T, 4, 4> rows = block(k, n + 4 * i);
+#pragma GCC unroll 4
+      for (int row = 0; row < 4; ++row) sum[i] += a[k + row] * rows[row];
+    }
+  for (; k < K; ++k)
+#pragma GCC unroll 4
+    for (int i = 0; i < blocks; ++i) {
+      const T* const first = b.at(k, n + 4 * i);
+      sum[i] += a[k] * Vector<T, 4>{first[0], first[b.of_n], first[2 * b.of_n], first[3 * b.of_n]};
+    }
+#pragma GCC unroll 4
+  for (int i = 0; i < blocks; ++i) {
+    T* const to = c + n + 4 * i;
+    store<4>(to, load<4>(to) + sum[i]);
+  }
+}
+
+// c += a b for one row a, N columns. Adds up in the order of `product`.
+template <class T>
+void add_row_product(int64_t N, int64_t K, const T* a, const InPlace<T>& b, T* c) {
+  int64_t n = 0;
+  const auto by_blocks = [&](const auto& block) {
+    constexpr int blocks = 4;  // enough sums that none is waited for
+    for (; n + 4 * blocks <= N; n += 4 * blocks) add_columns_of_row<blocks>(K, a, b, block, n, c);
+    for (; n + 4 <= N; n += 4) add_columns_of_row<1>(K, a, b, block, n, c);
+  };
+  if (b.of_n == 1)
+    by_blocks([&](int64_t k, int64_t n) { return load_all<4, 4>(b.at(k, n), b.of_k); });
+  else if (b.of_k == 1)
+    by_blocks([&](int64_t k, int64_t n) { return transposed(load_all<4, 4>(b.at(k, n), b.of_n)); });
+  for (; n < N; ++n) {
+    T sum = 0;
+    for (int64_t k = 0; k < K; ++k) sum += a[k] * *b.at(k, n);
+    c[n] += sum;
+  }
+}
+
 }  // namespace brc::BRC_ISA

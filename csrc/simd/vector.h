@@ -90,6 +90,19 @@ inline Vectors<T, N, count> load_all_first(int64_t lanes, const T* from, int64_t
   return v;
 }
 
+// Rows of a 4 x 4 block from its columns.
+template <class T>
+inline Vectors<T, 4, 4> transposed(const Vectors<T, 4, 4>& columns) {
+  using V = Vector<T, 4>;
+  const auto [a, b, c, d] = columns.at;
+  const V low_ac{a[0], c[0], a[1], c[1]}, high_ac{a[2], c[2], a[3], c[3]};
+  const V low_bd{b[0], d[0], b[1], d[1]}, high_bd{b[2], d[2], b[3], d[3]};
+  return {{V{low_ac[0], low_bd[0], low_ac[1], low_bd[1]},
+           V{low_ac[2], low_bd[2], low_ac[3], low_bd[3]},
+           V{high_ac[0], high_bd[0], high_ac[1], high_bd[1]},
+           V{high_ac[2], high_bd[2], high_ac[3], high_bd[3]}}};
+}
+
 // a < b ? a : b, which is b where one of them is NaN: an instruction of x86 that compilers do not
 // find in the comparison. The same for a > b.
 #ifdef __SSE2__

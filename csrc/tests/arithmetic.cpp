@@ -57,6 +57,11 @@ void pack_gates_transposed(int64_t K, int64_t gates, int64_t H, const void* cons
   pack_transposed(K, gates, plan_of<T>(H), matrices(gates, parameters, strides), packed);
 }
 
+template <class T>
+void add_row(int64_t N, int64_t K, const T* a, const T* b, int64_t of_k, int64_t of_n, T* c) {
+  add_row_product<T>(N, K, a, {b, of_k, of_n}, c);
+}
+
 template <class T, class Cell>
 struct OfCell {
   static constexpr CellShape shape = Cell::shape;
@@ -114,6 +119,7 @@ constexpr tests::Arithmetic<T> functions{
     padded<T>,
     {{product<Left::rows, Right::packed, T>, product<Left::rows, Right::row_major, T>},
      {product<Left::columns, Right::packed, T>, product<Left::columns, Right::row_major, T>}},
+    add_row<T>,
     pack_gates<T>,
     pack_gates_transposed<T>,
     OfCells<T, AllCells>::all,

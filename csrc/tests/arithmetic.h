@@ -34,6 +34,9 @@ struct Arithmetic {
   void (*product[2][2])(std::int64_t M, std::int64_t N, std::int64_t K, const T* a,
                         std::int64_t lda, const T* b, std::int64_t ldb, const T* init,
                         std::int64_t ld_init, T* c, std::int64_t ldc);
+  // c += a b for one row; element (k, n) of b at b[k * of_k + n * of_n].
+  void (*add_row_product)(std::int64_t N, std::int64_t K, const T* a, const T* b,
+                          std::int64_t of_k, std::int64_t of_n, T* c);
   // The gates' parameters, (K, H) each, as the right factor of a product, or its transpose as one.
   void (*pack)(std::int64_t K, std::int64_t gates, std::int64_t H, const void* const* parameters,
                const std::int64_t* strides, T* packed);

@@ -102,7 +102,7 @@ void test_passes(Checks& checks) {
   int sets = 1;
   for (const char letter : names) sets += letter == ',';
   // The last three are large enough for several threads, the last two for teams of them.
-  const std::int64_t shapes[][4] = {{1, 1, 1, 1},  {7, 3, 2, 5}, {6, 9, 17, 19},
+  const std::int64_t shapes[][4] = {{1, 1, 1, 1},  {1, 1, 6, 23}, {7, 3, 2, 5}, {6, 9, 17, 19},
                                     {3, 2, 33, 50}, {20, 30, 1, 3}, {2, 0, 3, 4},
                                     {40, 12, 4, 16}, {4, 5, 0, 7}, {30, 20, 32, 64},
                                     {400, 2, 3, 70}, {100, 1, 5, 259}};

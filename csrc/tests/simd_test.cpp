@@ -183,6 +183,41 @@ void check_products(Checks& checks, int set) {
         }
 }
 
+// A row times what lies by rows, by columns or apart gives the bits of the product with it packed, and
+// no more than N columns are written.
+template <class T>
+void check_row_products(Checks& checks, int set) {
+  const Arithmetic<T>& vectors = arithmetic_of<T>(set);
+  for (const std::int64_t N : {1, 3, 4, 16, 23, 41})
+    for (const std::int64_t K : {0, 1, 4, 5, 18}) {
+      std::mt19937 random(1);
+      std::normal_distribution<double> normal;
+      const auto draw = [&](std::int64_t n) {
+        std::vector<T> v(static_cast<std::size_t>(n));
+        for (T& x : v) x = T(normal(random));
+        return v;
+      };
+      const std::vector<T> a = draw(K), b = draw(K * N), first = draw(vectors.padded(N) + 1);
+      std::vector<T> packed(std::size_t((K + 1) * vectors.padded(N))), want = first;
+      const void* const parameter = b.data();
+      const std::int64_t dense[] = {N, 1};
+      vectors.pack(K, 1, N, &parameter, dense, packed.data());
+      vectors.product[0][0](1, vectors.padded(N), K, a.data(), K, packed.data(), 0, want.data(), 0,
+                            want.data(), vectors.padded(N));
+      std::copy(first.begin() + N, first.end(), want.begin() + N);
+      const std::int64_t all_strides[][2] = {{N, 1}, {1, K}, {2 * N, 2}};
+      for (const auto& [of_k, of_n] : all_strides) {
+        std::vector<T> lies(b.size() * 2), c = first;
+        for (std::int64_t k = 0; k < K; ++k)
+          for (std::int64_t n = 0; n < N; ++n)
+            lies[std::size_t(k * of_k + n * of_n)] = b[std::size_t(k * N + n)];
+        vectors.add_row_product(N, K, a.data(), lies.data(), of_k, of_n, c.data());
+        checks.that(c == want, "set %d, %s: a row times %ld x %ld that lie %ld and %ld apart", set,
+                    name_of<T>, long(K), long(N), long(of_k), long(of_n));
+      }
+    }
+}
+
 // Several gates side by side, in memory that lies by rows or by columns: a product with ones sums
 // each column, and padding sums to nothing.
 template <class T>
@@ -241,6 +276,8 @@ void test_simd(Checks& checks) {
     check_lanes<double>(checks, set);
     check_products<float>(checks, set);
     check_products<double>(checks, set);
+    check_row_products<float>(checks, set);
+    check_row_products<double>(checks, set);
     check_packing<float>(checks, set);
     check_packing<double>(checks, set);
   }

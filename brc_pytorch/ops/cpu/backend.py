@@ -182,9 +182,10 @@ def _layers(call: LayersCall, output: Tensor, last: list[Tensor]) -> None:
     held = [t if apart > 1 and t.dim() > 1 else t.contiguous() for t in parameters]
     pointers = [*map(Tensor.data_ptr, held)]
     if apart > 1:
+        steps_between = [hidden * size * stacked.stride(-1) for stacked in held]
         pointers = [
-            first + gate * hidden * stacked.stride(-1) * size
-            for first, stacked in zip(pointers, held, strict=True)
+            first + gate * step
+            for first, step in zip(pointers, steps_between, strict=True)
             for gate in range(apart)
         ]
     first_states, state_size = [*map(Tensor.data_ptr, states)], batch * hidden * size
