@@ -10,6 +10,7 @@ from brc_pytorch.experiments.tasks import BinaryAdditionTask, CopyFirstInputTask
 from brc_pytorch.experiments.tasks import settings as task_settings
 from brc_pytorch.experiments.train.run import Run
 from brc_pytorch.experiments.train.sweep import sweep
+from tests.one_thread import one_thread  # noqa: F401 - for all tests here
 
 OWN_CELLS = '''
 import torch
@@ -56,15 +57,6 @@ def own_cells(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     yield "own_cells"
     sys.modules.pop("own_cells", None)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Results repeat bit for bit with the same number of threads, in any process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
