@@ -236,7 +236,11 @@ class BistableCell(nn.Module):
         """
         by_gate = [cell.parameters_by_gate() for cell in cells]
         # A trace that was recorded without gradients is run with them, and the reverse.
-        if not (torch.is_grad_enabled() or torch._C._is_tracing()):  # noqa: SLF001 - torch.jit's is untyped
+        if not (
+            torch.is_grad_enabled()
+            or torch.compiler.is_compiling()  # it cannot trace the next
+            or torch._C._is_tracing()  # noqa: SLF001 - torch.jit's is untyped
+        ):
             reset = None if reset_states is None else (reset_states,)
             of_all = cls._recurrence, input, (states,), by_gate
             found = scan_layers(*of_all, lengths, resets, reset)

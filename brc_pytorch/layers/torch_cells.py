@@ -104,6 +104,7 @@ class TorchCell:
         if (
             recurrence is None
             or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()  # it cannot trace the next
             or torch._C._is_tracing()  # noqa: SLF001 - torch.jit's is untyped
             or not kernels_compute(recurrence, input)
         ):

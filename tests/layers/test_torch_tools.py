@@ -148,6 +148,15 @@ def test_compiles_in_one_graph_once_for_all_lengths(network_type):
 
 
 @pytest.mark.parametrize("network_type", NETWORKS)
+def test_compiles_in_one_graph_without_gradients(network_type):
+    rnn = network_type(3, 5, 2)
+    compiled = torch.compile(rnn, fullgraph=True, backend="eager")
+    x = torch.randn(7, 4, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), rnn(x))
+
+
+@pytest.mark.parametrize("network_type", NETWORKS)
 def test_exports_with_time_and_batch_open(network_type):
     rnn = network(network_type).eval()
     time, batch = torch.export.Dim("time"), torch.export.Dim("batch")
