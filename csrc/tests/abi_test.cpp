@@ -120,6 +120,7 @@ void check_environment(Checks& checks, const Case& c) {
   const Problem<T> problem(c, 1);
   const Results<T> expected = run(problem, 4);
   for (int setting = 0; setting < 16; ++setting) {
+    if (!checks.takes_next()) continue;
     std::fenv_t before;
     std::fegetenv(&before);
     std::feclearexcept(FE_ALL_EXCEPT);
@@ -164,7 +165,7 @@ void check_allocations(Checks& checks, const Case& c) {
   for (const bool all : {false, true})
     for (int pass = 0; pass < 2; ++pass) {
       int refused = 0;
-      for (std::int64_t n = 0;; ++n) {
+      for (std::int64_t n = 0;; n += checks.every) {
         Results<float> results = expected;
         std::vector<float> last = problem.new_last(), saved = problem.new_saved();
         problem.forward(layer, results.output, last, saved);

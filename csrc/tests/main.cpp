@@ -1,7 +1,8 @@
-// Runs the tests of the rooms that are named, or of all of them.
+// Runs the tests of the rooms that are named, or of all of them: brc_tests [--every N] [ROOM ...]
 
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "abi/instruction_sets.h"
@@ -67,6 +68,7 @@ bool run(const char* name, Checks& checks) {
       room.run(checks);
       std::printf("%s: %d checks passed, %d failed\n", room.name, checks.passed - before.passed,
                   checks.failed - before.failed);
+      std::fflush(stdout);  // whatever ends the program in the next room
       found = true;
     }
   if (!found) std::printf("no tests of the name %s\n", name);
@@ -77,9 +79,15 @@ bool run(const char* name, Checks& checks) {
 }  // namespace tests
 }  // namespace brc
 
-int main(int count, char** names) {
+int main(int count, char** arguments) {
   brc::tests::Checks checks;
-  bool found = count > 1 || brc::tests::run(nullptr, checks);
-  for (int i = 1; i < count; ++i) found = brc::tests::run(names[i], checks) && found;
+  int first = 1;
+  if (count > 2 && !std::strcmp(arguments[1], "--every")) {
+    checks.every = std::atoi(arguments[2]);
+    if (checks.every < 1) return std::printf("--every: expected a count, got %s\n", arguments[2]), 1;
+    first = 3;
+  }
+  bool found = count > first || brc::tests::run(nullptr, checks);
+  for (int i = first; i < count; ++i) found = brc::tests::run(arguments[i], checks) && found;
   return !found || checks.failed || !checks.passed;
 }

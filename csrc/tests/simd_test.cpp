@@ -18,27 +18,30 @@ namespace {
 template <class T>
 constexpr const char* name_of = sizeof(T) == 8 ? "double" : "float";
 
+// More precise than a T, if the platform has anything that is.
+template <class T>
+using Exact = std::conditional_t<sizeof(T) == 8, long double, double>;
+
 // The distance of y from the exact value, in units of the last place of a T there.
 template <class T>
-double error_in_ulp(T y, long double exact) {
+double error_in_ulp(T y, Exact<T> exact) {
   if (std::isnan(exact)) return std::isnan(y) ? 0 : HUGE_VAL;
-  const long double magnitude =
-      std::max<long double>(std::abs(exact), std::numeric_limits<T>::min());
+  const auto magnitude = std::max<Exact<T>>(std::abs(exact), std::numeric_limits<T>::min());
   const int exponent = std::ilogb(magnitude);
   return double(std::abs(y - exact) /
-                std::ldexp(1.0L, exponent - std::numeric_limits<T>::digits + 1));
+                std::ldexp(Exact<T>(1), exponent - std::numeric_limits<T>::digits + 1));
 }
 
-// Numbers over the whole range of a T: every so many bit patterns, both signs, the ends.
+// Numbers over the whole range of a T: `count` bit patterns, both signs, the ends.
 template <class T>
-std::vector<T> sample() {
+std::vector<T> sample(int count) {
   using Bits = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
   constexpr T ends[] = {0, 1, std::numeric_limits<T>::min(), std::numeric_limits<T>::max(),
                         std::numeric_limits<T>::infinity(), std::numeric_limits<T>::quiet_NaN()};
   const T infinity = std::numeric_limits<T>::infinity();
   Bits last;
   std::memcpy(&last, &infinity, sizeof last);
-  const Bits stride = last / 2'000'000 | 1;
+  const Bits stride = last / Bits(count) | 1;
   std::vector<T> numbers;
   for (Bits bits = 0; bits <= last - stride; bits += stride) {
     T x;
@@ -52,10 +55,10 @@ std::vector<T> sample() {
 }
 
 // The largest error of a nonlinearity, and where it is; below `low` it only has to be next to zero.
-template <class T, class Exact>
+template <class T>
 void check_nonlinearity(Checks& checks, int set, const char* name, void (*compute)(const T*, T*),
-                        double bound, T low, Exact&& exact) {
-  const std::vector<T> numbers = sample<T>();
+                        double bound, T low, Exact<T> (*exact)(T)) {
+  const std::vector<T> numbers = sample<T>(2'000'000 / checks.every);
   std::vector<T> values(numbers.size());
   const int lanes = arithmetic_of<T>(set).lanes;
   for (std::size_t i = 0; i < numbers.size(); i += std::size_t(lanes))
@@ -77,14 +80,13 @@ void check_nonlinearity(Checks& checks, int set, const char* name, void (*comput
 
 template <class T>
 void check_nonlinearities(Checks& checks, int set, double tanh_bound, double sigmoid_bound) {
-  using Exact = std::conditional_t<sizeof(T) == 8, long double, double>;
   const Arithmetic<T>& vectors = arithmetic_of<T>(set);
   const T infinity = std::numeric_limits<T>::infinity();
   check_nonlinearity<T>(checks, set, "tanh", vectors.tanh, tanh_bound, -infinity,
-                        [](T x) { return std::tanh(Exact(x)); });
+                        [](T x) { return std::tanh(Exact<T>(x)); });
   const T overflow = sizeof(T) == 8 ? -708 : -87;  // of exp(-x)
   check_nonlinearity<T>(checks, set, "sigmoid", vectors.sigmoid, sigmoid_bound, overflow,
-                        [](T x) { return 1 / (1 + std::exp(-Exact(x))); });
+                        [](T x) { return 1 / (1 + std::exp(-Exact<T>(x))); });
 }
 
 template <class T>
