@@ -183,6 +183,12 @@ def test_another_experiment_s_folder_is_refused(brc, tmp_path):
     assert "hidden_size is 4 there, 6 here; epochs is 2 there, 5 here" in said
 
 
+def test_help_names_the_options(brc):
+    code, output = brc("copy-first-input", "--help")
+    assert code == 0
+    assert "--lengths" in output
+
+
 def test_an_unknown_command_gets_the_nearest_name(brc):
     code, said = brc("binary-additon")
     assert code == 2
