@@ -4,7 +4,7 @@ BIN := .venv/bin
 RELEASE := build/release-env/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow test-kernels test-triton fuzz check docs demo wheels release-check clean
+.PHONY: help setup test test-slow test-lowest test-kernels test-triton fuzz check docs demo wheels release-check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,24 @@ test: setup  ## run the tests, without those that take minutes
 
 test-slow: setup  ## run the tests that take minutes
 	$(BIN)/pytest -m slow
+
+# The extras at the lower bounds of pyproject.toml lie before .venv's packages. torch stays what it is:
+# its oldest supported build takes gigabytes, and `make release-check` tries it. Old packages warn of
+# newer ones. Of each extra's tests some that use much of it.
+LOWEST := tests/experiments/show/test_statistics.py tests/experiments/show/test_tables.py \
+	tests/experiments/cli/test_cli.py::test_help_names_the_options \
+	tests/experiments/cli/test_cli.py::test_binary_addition_then_plot_and_table \
+	tests/experiments/train/test_locks.py tests/experiments/train/test_tensorboard.py \
+	tests/interop/test_gymnasium.py tests/interop/test_torchrl.py \
+	tests/interop/test_onnx.py::test_a_network_inside_a_model
+build/lowest: pyproject.toml requirements.txt | setup
+	rm -rf $@ && mkdir -p build && echo torch > build/without.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $@ --only-binary :all: \
+		--resolution lowest-direct --excludes build/without.txt --extra test --requirements pyproject.toml
+	@touch $@
+
+test-lowest: build/lowest  ## run tests with the oldest versions of the extras that are supported
+	PYTHONPATH=$(abspath build/lowest) $(BIN)/pytest -W default $(LOWEST)
 
 test-kernels: setup  ## run the compiled kernels' own tests under sanitizers
 	for sanitizers in address,undefined thread; do \
