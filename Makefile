@@ -40,7 +40,7 @@ build/lowest: pyproject.toml requirements.txt | setup
 	@touch $@
 
 test-lowest: build/lowest  ## run tests with the oldest versions of the extras that are supported
-	PYTHONPATH=$(abspath build/lowest) $(BIN)/pytest -W default $(LOWEST)
+	PYTHONPATH=$(abspath build/lowest) $(BIN)/python -m pytest -W default $(LOWEST)
 
 test-kernels: setup  ## run the compiled kernels' own tests under sanitizers
 	for sanitizers in address,undefined thread; do \
