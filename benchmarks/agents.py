@@ -1,9 +1,13 @@
-"""Times learning from rollouts with resets: ``python benchmarks/agents.py``.
+"""Times agents: ``python benchmarks/agents.py``.
 
-One training step, the output's mean square and its gradients, of networks of one layer, on rows of
-steps of which 3 % begin an episode. TorchRL's ``GRUModule``, with each of its backends that runs on
-a CPU, is first compared with our GRU of the same weights in outputs and gradients. Then all take
-turns in one process, and the median counts. The results go to ``docs/benchmarks-agents.json``.
+How they learn from rollouts with resets: one training step, the output's mean square and its
+gradients, of networks of one layer, on rows of steps of which 3 % begin an episode. TorchRL's
+``GRUModule``, with each of its backends that runs on a CPU, is first compared with our GRU of the
+same weights in outputs and gradients. And how they act: single steps of one row, of cells and of
+networks, without gradients and with autograd looking on.
+
+All take turns in one process, and the median counts. The results go to
+``docs/benchmarks-agents.json``; ``report.py`` writes the tables of ``docs/agents-and-streams.md``.
 """
 
 import argparse
@@ -12,7 +16,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from run import PAUSE, machine
@@ -27,6 +33,16 @@ RESULTS = Path(__file__).parents[1] / "docs" / "benchmarks-agents.json"
 OURS = {"nBRC": brc_pytorch.NBRC, "BRC": brc_pytorch.BRC, "GRU": brc_pytorch.GRU}
 STEPS, ROWS, INPUTS, HIDDEN = 128, 128, 64, 256
 RATE = 0.03
+STEPPED = {
+    "nBRC cell": brc_pytorch.NeuromodulatedBistableRecurrentCell,
+    "BRC cell": brc_pytorch.BistableRecurrentCell,
+    "nn.GRUCell": nn.GRUCell,
+    "nBRC": brc_pytorch.NBRC,
+    "BRC": brc_pytorch.BRC,
+    "nn.GRU": nn.GRU,
+}
+STEP_INPUTS, STEP_HIDDEN = 1, 100  # as in the other benchmarks of a single step
+STEP_ROUNDS, STEP_CALLS = 25, 200
 KEYS = {"in_key": "x", "out_key": "y"}
 TOLERANCE = 1e-4  # of float32 sums over all rows and steps
 
@@ -62,7 +78,7 @@ def check_agreement(modules: dict[str, nn.Module], rollout: TensorDict) -> None:
         )
 
 
-def make_turns() -> dict[str, Callable[[], Tensor]]:
+def make_rollout_turns() -> dict[str, Callable[[], Tensor]]:
     """What is timed, once it agrees."""
     begins = torch.rand(ROWS, STEPS, 1) < RATE
     entries = {"x": torch.randn(ROWS, STEPS, INPUTS), "is_init": begins}
@@ -92,33 +108,77 @@ def make_turns() -> dict[str, Callable[[], Tensor]]:
     return turns
 
 
-def main() -> None:
-    """Read the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=2, help="default: 2")
-    parser.add_argument("--rounds", type=int, default=9, help="default: 9")
-    parser.add_argument("--slow-rounds", type=int, default=3, help="of GRUModule; default: 3")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.set_flush_denormal(True)
-    torch.manual_seed(0)
-    turns = make_turns()
+def make_single_turns() -> dict[str, Callable[[], object]]:
+    """Single steps of one row, from a state that is given: a name of STEPPED each."""
+    turns: dict[str, Callable[[], object]] = {}
+    for name, kind in STEPPED.items():
+        network = kind(STEP_INPUTS, STEP_HIDDEN)
+        has_time = (1,) * ("ell" not in name)
+        x, h = torch.randn(*has_time, 1, STEP_INPUTS), torch.randn(*has_time, 1, STEP_HIDDEN)
+
+        def call(network: nn.Module = network, x: Tensor = x, h: Tensor = h) -> None:
+            for _ in range(STEP_CALLS):
+                network(x, h)
+
+        turns[name] = call
+    return turns
+
+
+def medians(
+    turns: dict[str, Callable[[], object]], rounds: int, slow_rounds: int = 0
+) -> dict[str, float]:
+    """The median seconds of each, by taking turns; GRUModule's has fewer."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for turn in range(-1, arguments.rounds):  # the first turn warms up
+    for turn in range(-1, rounds):  # the first turn warms up
         for name, call in turns.items():
-            if name.startswith("GRUModule") and not 0 <= turn < arguments.slow_rounds:
+            if name.startswith("GRUModule") and not 0 <= turn < slow_rounds:
                 continue  # the comparison has warmed it up
             time.sleep(PAUSE)
             start = time.perf_counter()
             call()
             if turn >= 0:
                 seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    for name, median in medians.items():
-        ratio = medians["GRUModule, pad"] / median
-        sys.stdout.write(f"{name:26s}{median * 1e3:10.1f} ms  x{ratio:.1f}\n")
-    sizes = {"steps": STEPS, "rows": ROWS, "inputs": INPUTS, "hidden": HIDDEN, "rate": RATE}
-    results = {"machine": machine(), **sizes, "seconds": medians}
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def measure_single_steps() -> dict[str, float]:
+    """The seconds of a step, of each name of STEPPED, without gradients and with autograd."""
+    turns = make_single_turns()
+    found = {}
+    for recording in (False, True):
+        with torch.set_grad_enabled(recording):
+            of_calls = medians(turns, STEP_ROUNDS)
+        suffix = ", recorded" if recording else ""
+        found |= {name + suffix: seconds / STEP_CALLS for name, seconds in of_calls.items()}
+    return found
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2, help="default: 2")
+    parser.add_argument("--rounds", type=int, default=15, help="default: 15")
+    parser.add_argument("--slow-rounds", type=int, default=3, help="of GRUModule; default: 3")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(0)
+    single: dict[str, Any] = {"inputs": STEP_INPUTS, "hidden": STEP_HIDDEN}
+    single["seconds"] = measure_single_steps()
+    rollout: dict[str, Any] = {
+        "steps": STEPS,
+        "rows": ROWS,
+        "inputs": INPUTS,
+        "hidden": HIDDEN,
+        "rate": RATE,
+    }
+    turns = make_rollout_turns()
+    rollout["seconds"] = medians(turns, arguments.rounds, arguments.slow_rounds)
+    versions = {name: version(name) for name in ("torchrl", "tensordict")}
+    results = {"machine": machine() | versions, "rollout": rollout, "single": single}
+    for part in (rollout, single):
+        for name, seconds in part["seconds"].items():
+            sys.stdout.write(f"{name:26s}{seconds * 1e3:12.4f} ms\n")
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 

@@ -1,6 +1,7 @@
 """Draws ``docs/benchmarks.json``: the picture, and the tables of its page and of the README.
 
-Where ``gpu.py`` has written ``docs/benchmarks-gpu.json`` it fills in the tables of ``docs/gpu.md``.
+Where ``gpu.py`` has written ``docs/benchmarks-gpu.json`` it fills in the tables of ``docs/gpu.md``,
+and from what ``agents.py`` has written those of ``docs/agents-and-streams.md``.
 """
 
 import json
@@ -47,6 +48,10 @@ GPU_TARGETS = {  # the same for a training step on a GPU
     "T100 B32 H512": (1, 8),
     "T100000 B4 H64": (None, 30),
 }
+AGENT_TARGETS = {"nBRC": 40, "BRC": 80}  # TorchRL's GRUModule, pad, over ours, on rollouts
+RESETS_TARGET = 1.05  # with resets over without, at most
+STEP_TARGETS = {"nBRC": "nn.GRU", "BRC": "nn.GRU", "BRC cell": "nn.GRUCell"}  # slower than ours
+STEP_PEERS = STEP_TARGETS | {"nBRC cell": "nn.GRUCell"}
 MARKS = ("<!-- measured -->\n", "<!-- end -->\n")
 COLOURS = {
     "nn.GRU": "#9aa0a6",
@@ -166,11 +171,9 @@ COMPARISONS = (
 
 def tables(results: dict[str, Any]) -> str:
     """Which targets are missed; the measured ratios, times and memory; as Markdown."""
-    machine, cases = results["machine"], results["cases"]
-    software = f"{machine['system']}, Python {machine['python']}, torch {machine['torch']}"
-    threads = f"{machine['threads']} threads, {machine['instruction_sets'][0]}"
+    cases = results["cases"]
     lines = [line for comparison in COMPARISONS for line in comparison.verdict(cases)]
-    lines += [f"{machine['processor']}, {threads}, {software}.", ""]
+    lines += [f"{described(results['machine'])}.", ""]
     for comparison in COMPARISONS:
         lines += comparison.lines(cases)
     narrow = replace(COMPARISONS[-1], title="The same with AVX2 alone.", targets={})
@@ -225,6 +228,13 @@ def tables(results: dict[str, Any]) -> str:
     return "\n".join(lines[:-1])
 
 
+def described(machine: dict[str, Any]) -> str:
+    """A machine and its software, in words."""
+    software = f"{machine['system']}, Python {machine['python']}, torch {machine['torch']}"
+    threads = f"{machine['threads']} threads, {machine['instruction_sets'][0]}"
+    return f"{machine['processor']}, {threads}, {software}"
+
+
 def milliseconds(seconds: float | None) -> str:
     """Four digits, or nothing where nothing was measured."""
     return "" if seconds is None else f"{seconds * 1e3:.4g}"
@@ -250,6 +260,52 @@ def headline(results: dict[str, Any]) -> str:
     at_once = f"{nbrc:.0f} times (nBRC) and {brc:.0f} times (BRC)"
     sentence = f"So at batch size 1, 1,000 steps run {at_once} faster than in `nn.GRU`."
     return "\n".join([*markdown([*header, "best peer"], rows), sentence])
+
+
+def agent_tables(results: dict[str, Any]) -> str:
+    """How agents learn and act, and which targets are missed."""
+    rollout, single = results["rollout"], results["single"]
+    seconds, steps = rollout["seconds"], single["seconds"]
+    missed, learning, acting = [], [], []
+    for kind in (*AGENT_TARGETS, "GRU"):
+        module, target = f"{kind}, RecurrentModule", AGENT_TARGETS.get(kind)
+        faster = ratio(rollout, module, "GRUModule, pad")
+        longer = seconds[f"{kind}, resets"] / seconds[f"{kind}, no resets"]
+        shown = [milliseconds(seconds[module]), f"{faster:.0f}", str(target or "")]
+        learning.append([kind, *shown, f"{longer:.2f}"])
+        if target and faster < target:
+            missed.append(f"{kind} on rollouts ({faster:.0f} of {target})")
+        if longer > RESETS_TARGET:
+            missed.append(f"{kind} with resets ({longer:.2f} of at most {RESETS_TARGET})")
+    for kind, peer in STEP_PEERS.items():
+        row = [kind]
+        for suffix in ("", ", recorded"):
+            faster = ratio(single, kind + suffix, peer + suffix)
+            row += [f"{steps[kind + suffix] * 1e6:.0f}", f"{faster:.2f}"]
+            if kind in STEP_TARGETS and faster <= 1:
+                missed.append(f"a step of {kind}{suffix} ({faster:.2f} of more than 1)")
+        acting.append([*row, peer])
+    machine = results["machine"]
+    sizes = "T{steps} B{rows} I{inputs} H{hidden}".format(**rollout)
+    theirs = ("GRUModule, pad", "GRUModule, scan", "nn.GRU, no resets")
+    pad, scan, plain = (f"{seconds[name] * 1e3:.0f}" for name in theirs)
+    return "\n".join(
+        [
+            f"Missed targets: {', '.join(missed) or 'none'}.",
+            "",
+            f"{described(machine)}, TorchRL {machine['torchrl']}.",
+            "",
+            f"A training step on rollouts, {sizes}, resets at {rollout['rate']:.0%} of the steps.",
+            f"TorchRL's `GRUModule` takes {pad} ms (`pad`) and {scan} ms (`scan`), `nn.GRU`,",
+            f"without resets, {plain} ms.",
+            "",
+            *markdown(["", "ms", "`pad` over it", "target", "with resets over without"], learning),
+            f"A single step of one row, I{single['inputs']} H{single['hidden']}, in µs: without",
+            "gradients, and with autograd recording it.",
+            "",
+            *markdown(["", "µs", "peer over it", "recorded", "peer over it", "peer"], acting)[:-1],
+        ]
+    )
 
 
 def gpu_tables(results: dict[str, Any]) -> str:
@@ -322,7 +378,7 @@ def fill_in(page: Path, measured: str) -> None:
 def parts(page: Path) -> tuple[str, str, str]:
     """What stands before, between and after the two marks of a page."""
     before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
-    measured, after = rest.split(MARKS[1])
+    measured, after = rest.split(MARKS[1], 1)
     return before, measured.removesuffix("\n"), after
 
 
@@ -335,6 +391,8 @@ def main() -> None:
     measured_on_a_gpu = DOCS / "benchmarks-gpu.json"
     if measured_on_a_gpu.exists():
         fill_in(DOCS / "gpu.md", gpu_tables(json.loads(measured_on_a_gpu.read_text())))
+    agents = json.loads((DOCS / "benchmarks-agents.json").read_text())
+    fill_in(DOCS / "agents-and-streams.md", agent_tables(agents))
 
 
 if __name__ == "__main__":

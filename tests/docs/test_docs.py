@@ -245,8 +245,12 @@ def test_the_speed_shown_is_that_of_the_data():
     spec = importlib.util.spec_from_file_location("benchmark_report", path)
     report = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(report)
-    results = json.loads((ROOT / "docs" / "benchmarks.json").read_text(encoding="utf-8"))
+    results, agents = (
+        json.loads((ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("benchmarks", "benchmarks-agents")
+    )
     for page, text in (
+        (ROOT / "docs" / "agents-and-streams.md", report.agent_tables(agents)),
         (ROOT / "docs" / "benchmarks.md", report.tables(results)),
         (ROOT / "README.md", report.headline(results)),
     ):
