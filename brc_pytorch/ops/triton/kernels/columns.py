@@ -52,7 +52,8 @@ def _fetch(sources, position, span, columns, reverse: tl.constexpr):
 def _forward_step(
     h, fetched, weights, output, position, span, rows, columns, reverse: tl.constexpr
 ):
-    (c, a, u), begins = fetched
+    parts, begins = fetched  # Triton 3.7 takes no tuple within a tuple here
+    c, a, u = parts
     w_c, w_a = weights
     first, count, batch, hidden = span
     length, reset = rows
