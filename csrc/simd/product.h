@@ -5,6 +5,8 @@
 
 #pragma once
 
+#include <algorithm>
+
 #include "simd/vector.h"
 
 namespace brc::BRC_ISA {
@@ -222,10 +224,16 @@ void add_row_product(int64_t N, int64_t K, const T* a, const InPlace<T>& b, T* c
     by_blocks([&](int64_t k, int64_t n) { return load_all<4, 4>(b.at(k, n), b.of_k); });
   else if (b.of_k == 1)
     by_blocks([&](int64_t k, int64_t n) { return transposed(load_all<4, 4>(b.at(k, n), b.of_n)); });
-  for (; n < N; ++n) {
-    T sum = 0;
-    for (int64_t k = 0; k < K; ++k) sum += a[k] * *b.at(k, n);
-    c[n] += sum;
+  // In vectors, too: a compiler may take a sum of numbers apart and round its products.
+  for (; n < N; n += 4) {
+    const int64_t lanes = std::min<int64_t>(4, N - n);
+    Vector<T, 4> sum{};
+    for (int64_t k = 0; k < K; ++k) {
+      Vector<T, 4> row{};
+      for (int64_t lane = 0; lane < lanes; ++lane) row[lane] = *b.at(k, n + lane);
+      sum += a[k] * row;
+    }
+    for (int64_t lane = 0; lane < lanes; ++lane) c[n + lane] += sum[lane];
   }
 }
 
