@@ -120,17 +120,26 @@ void check_lanes(Checks& checks, int set) {
   }
 }
 
+// Draws normal numbers, the same each time.
+template <class T>
+class Normal {
+ public:
+  std::vector<T> operator()(std::int64_t count) {
+    std::vector<T> numbers(static_cast<std::size_t>(count));
+    for (T& x : numbers) x = T(normal_(random_));
+    return numbers;
+  }
+
+ private:
+  std::mt19937 random_{1};
+  std::normal_distribution<double> normal_;
+};
+
 // Every way for the factors to lie, all sizes around a tile's; nothing but the result is written.
 template <class T>
 void check_products(Checks& checks, int set) {
   const Arithmetic<T>& vectors = arithmetic_of<T>(set);
-  std::mt19937 random(1);
-  std::normal_distribution<double> normal;
-  const auto draw = [&](std::int64_t n) {
-    std::vector<T> v(static_cast<std::size_t>(n));
-    for (T& x : v) x = T(normal(random));
-    return v;
-  };
+  Normal<T> draw;
   const double tolerance = 100 * double(std::numeric_limits<T>::epsilon());
   for (const std::int64_t M : {0, 1, 3, 4, 5, 9, 10, 19})
     for (const std::int64_t N : {1, 2, 5, 8, 17, 24, 31, 48, 70})
@@ -192,13 +201,7 @@ void check_row_products(Checks& checks, int set) {
   const Arithmetic<T>& vectors = arithmetic_of<T>(set);
   for (const std::int64_t N : {1, 3, 4, 16, 23, 41})
     for (const std::int64_t K : {0, 1, 4, 5, 18, 33, 100}) {
-      std::mt19937 random(1);
-      std::normal_distribution<double> normal;
-      const auto draw = [&](std::int64_t n) {
-        std::vector<T> v(static_cast<std::size_t>(n));
-        for (T& x : v) x = T(normal(random));
-        return v;
-      };
+      Normal<T> draw;
       const std::vector<T> a = draw(K), b = draw(K * N), first = draw(vectors.padded(N) + 1);
       std::vector<T> packed(std::size_t((K + 1) * vectors.padded(N))), want = first;
       const void* const parameter = b.data();

@@ -1,4 +1,6 @@
-"""Recurrences as functions of as many tensors each, and the shapes of those."""
+"""Recurrences as functions of as many tensors each, the shapes of those, and how they compile."""
+
+import warnings
 
 import torch
 
@@ -23,3 +25,17 @@ def run(recurrence, input, states, *parameters, reset_states=None, **options):
     options["reset_states"] = None if reset_states is None else reset_states.unbind()
     output, last = getattr(ops, recurrence)(input, states.unbind(), *parameters, **options)
     return output, torch.stack(last)
+
+
+def assert_compiles_to_the_same_bits(function, tensors, lengths):
+    """Compile an operator whole, and compare results and gradients with those of the call."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's compiler warns about itself
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        results = compiled(*tensors, lengths=lengths)
+    expected = function(*tensors, lengths=lengths)
+    for got, want in zip(results, expected, strict=True):
+        assert torch.equal(got, want)
+    got = torch.autograd.grad(results[0].sum(), tensors)
+    want = torch.autograd.grad(expected[0].sum(), tensors)
+    assert all(map(torch.equal, got, want))

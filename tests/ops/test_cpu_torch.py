@@ -1,13 +1,12 @@
 """The compiled CPU kernels inside torch: opcheck, compilation, export, transforms, autocast."""
 
-import warnings
-
 import pytest
 import torch
 from torch.autograd import forward_ad
 
 from brc_pytorch import ops
 from brc_pytorch.ops.cpu import interface
+from tests.ops.calls import assert_compiles_to_the_same_bits
 from tests.ops.cpu_calls import arguments, every_recurrence, needs_kernels, operator, stacked
 
 pytestmark = needs_kernels
@@ -72,17 +71,7 @@ def test_gradients_where_nothing_was_saved_are_the_same(recurrence):
 def test_compiled_whole_and_bitwise_equal(recurrence):
     tensors = arguments(recurrence, requires_grad=True)
     lengths = torch.tensor([0, 3, 5])
-    run = operator(recurrence)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's compiler warns about itself
-        compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
-        results = compiled(*tensors, lengths=lengths)
-    expected = run(*tensors, lengths=lengths)
-    for got, want in zip(results, expected, strict=True):
-        assert torch.equal(got, want)
-    got = torch.autograd.grad(results[0].sum(), tensors)
-    want = torch.autograd.grad(expected[0].sum(), tensors)
-    assert all(map(torch.equal, got, want))
+    assert_compiles_to_the_same_bits(operator(recurrence), tensors, lengths)
 
 
 @every_recurrence

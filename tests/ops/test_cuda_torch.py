@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
+from tests.ops.calls import assert_compiles_to_the_same_bits
 from tests.ops.cuda_calls import (
     DEVICE,
     arguments,
@@ -42,19 +43,10 @@ def test_opcheck_of_the_gradients(recurrence):
 
 
 @both
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about itself
 def test_compiled_whole_and_bitwise_equal(recurrence):
     tensors = arguments(recurrence, requires_grad=True)
     lengths = lengths_of(0, 3, 2)
-    run = operator(recurrence)
-    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
-    results = compiled(*tensors, lengths=lengths)
-    expected = run(*tensors, lengths=lengths)
-    for got, want in zip(results, expected, strict=True):
-        assert torch.equal(got, want)
-    got = torch.autograd.grad(results[0].sum(), tensors)
-    want = torch.autograd.grad(expected[0].sum(), tensors)
-    assert all(map(torch.equal, got, want))
+    assert_compiles_to_the_same_bits(operator(recurrence), tensors, lengths)
 
 
 @both
