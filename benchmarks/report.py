@@ -356,7 +356,7 @@ def draw(results: dict[str, Any]) -> None:
         times = [case["seconds"][name] * 1e3 for name in names]
         colours = [COLOURS.get(name, "#e3c9a8") for name in names]
         bars = panel.barh(names, times, color=colours)
-        labels = [f"{time:.3g} ms" for time in times]
+        labels = [f"{float(f'{time:.3g}'):,g} ms" for time in times]  # 1,330, not 1.33e+03
         panel.bar_label(bars, labels, padding=3, fontsize=8)
         panel.set_title(case["name"], fontsize=10)
         panel.set_xlabel("milliseconds", fontsize=8)
