@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
 
 @contextlib.contextmanager
@@ -27,9 +28,13 @@ def ending_with_reader() -> Iterator[None]:
         if all(descriptor != left for descriptor, _ in poller.poll()):
             os.kill(os.getpid(), signal.SIGPIPE)
 
-    def stop(*_: object) -> None:
-        if not _is_read():  # sockets send the same signal
+    def stop(_: int, frame: FrameType | None) -> None:
+        if _is_read():  # sockets send the same signal
+            return
+        on_ctrl_c = signal.getsignal(signal.SIGINT)
+        if not callable(on_ctrl_c):  # in the background of a shell it is ignored
             raise KeyboardInterrupt
+        on_ctrl_c(signal.SIGINT, frame)
 
     before = signal.signal(signal.SIGPIPE, stop)
     watcher = threading.Thread(target=watch, daemon=True)

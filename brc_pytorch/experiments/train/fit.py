@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import signal
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ import pandas as pd
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -190,6 +188,7 @@ def fit(
     device: torch.device,
     report: Report | None,
     log: "TensorBoardLog | None",
+    stopper: Callback,
 ) -> Recorder:
     """Train from the checkpoint, or from the start, to the end."""
     recorder = Recorder(run, network, directory)
@@ -200,7 +199,7 @@ def fit(
     if log is not None:
         log.add(recorder.losses, recorder.epochs)
     if not recorder.is_over:
-        callbacks: list[Callback] = [recorder]
+        callbacks = [recorder, stopper]
         if report is not None:
             callbacks.append(_Reporter(report, recorder))
         if log is not None:
@@ -212,11 +211,8 @@ def fit(
                 ckpt_path=checkpoint if resumed else None,
                 weights_only=True,
             )
-        except SIGTERMException as stop:
-            # Lightning ends the batch first; it would exit as if nothing had happened.
-            raise SystemExit(128 + signal.SIGTERM) from stop
         except SystemExit as stop:
-            # Lightning turns Ctrl-C into an exit; the caller decides what becomes of it.
+            # Lightning makes an exit of a callback's KeyboardInterrupt; here it stays one.
             if isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from stop
             raise
@@ -224,10 +220,12 @@ def fit(
     return recorder
 
 
-def test(recorder: Recorder, device: torch.device, report: Report | None) -> list[dict[str, Any]]:
+def test(
+    recorder: Recorder, device: torch.device, report: Report | None, stopper: Callback
+) -> list[dict[str, Any]]:
     """Test the last model on every test length that the task has; return the rows of the table."""
     run, iterations = recorder.run, len(recorder.losses)
-    trainer = _trainer(recorder.directory, device, 1, [])
+    trainer = _trainer(recorder.directory, device, 1, [stopper])
     module = _Module(run, recorder.network)
 
     def evaluate(data: Data) -> dict[str, float]:

@@ -35,6 +35,7 @@ from brc_pytorch.experiments.train.locks import hold
 from brc_pytorch.experiments.train.machine import choose_device, command_line, describe_start
 from brc_pytorch.experiments.train.recorder import lowest
 from brc_pytorch.experiments.train.run import Report, Run, check_same
+from brc_pytorch.experiments.train.stopping import Stopper, stopping_between_batches
 from brc_pytorch.experiments.weights import read_weights
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def train(
         DamagedFileError: If a file of the run is damaged. Nothing is written then.
         OSError: If a file cannot be written.
         LockedError: If another process trains the run.
-        KeyboardInterrupt: On Ctrl-C; the same call continues the run.
+        KeyboardInterrupt: On Ctrl-C, at the end of the batch; the same call continues the run.
         SystemExit: On SIGTERM; likewise.
     """
     chosen = choose_device(device)
@@ -83,10 +84,14 @@ def train(
         raise DamagedFileError(directory, "the folder of a run", "a file")
     directory.mkdir(parents=True, exist_ok=True)
     if not os.path.lexists(directory / RESULT):
-        with hold(directory / LOCK, f"{directory.name} is being trained"), flushed() as flush:
+        with (
+            stopping_between_batches() as stopper,
+            hold(directory / LOCK, f"{directory.name} is being trained"),
+            flushed() as flush,
+        ):
             if not (directory / RESULT).exists():  # by whoever held the lock
                 start = describe_start(chosen, flush, command or command_line())
-                _train_to_the_end(run, directory, chosen, start, report, tensorboard)
+                _train_to_the_end(run, directory, chosen, start, report, tensorboard, stopper)
     check_same(run.settings, read_config(directory)["settings"], directory / CONFIG)
     result = read_result(directory, run.task.held_out)
     for name in (BEST, LAST):
@@ -116,6 +121,7 @@ def _train_to_the_end(
     start: dict[str, Any],
     report: Report | None,
     tensorboard: bool,
+    stopper: Stopper,
 ) -> None:
     """Train a run that is not finished, from its checkpoint if it has one, and write its result."""
     config: dict[str, Any] = {"settings": run.settings, "starts": []}
@@ -139,9 +145,9 @@ def _train_to_the_end(
             network = run.task.network(run.cell)  # for the weights of the checkpoint
         else:
             network = first_network(run.task, run.cell, run.seed)
-        recorder = fit(run, network, directory, device, report, log)
+        recorder = fit(run, network, directory, device, report, log, stopper)
         # Whoever chooses settings does not look at the tests.
-        tests = [] if run.seed == VALIDATION_SEED else test(recorder, device, report)
+        tests = [] if run.seed == VALIDATION_SEED else test(recorder, device, report, stopper)
         if log is not None:
             log.add_tests(tests)
 
