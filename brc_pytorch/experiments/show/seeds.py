@@ -57,8 +57,11 @@ class Seeds:
         axis.set_yticks(range(len(cells)), cells)
         axis.set_ylim(len(cells) - 0.5, -0.5)  # the first one on top
         axis.grid(visible=False, axis="y")
-        axis.set_xlabel(self.measure.title)
         values = [self.measure.value(run) for run in runs]
+        beyond = max(values, default=0) > self.measure.cap
+        axis.set_xlabel(
+            self.measure.title + (f"\n▷ more than {self.measure.cap:,}" if beyond else "")
+        )
         if self.measure.scale == "log" and min(values, default=1) > 0:
             axis.set_xscale("log")
             # Of more than two decades the numbers between their ends would overlap.
@@ -84,18 +87,22 @@ class Seeds:
         places = [
             row + _SPREAD * (2 * (place + 0.5) / len(values) - 1) for place in range(len(values))
         ]
-        axis.plot(
-            values,
-            places,
-            linestyle="none",
-            marker="o",
-            markersize=5,
-            markerfacecolor="white",
-            markeredgecolor=colour,
-            markeredgewidth=1.4,
-            clip_on=False,
-            zorder=4,
-        )
+        beyond = [value > self.measure.cap for value in values]
+        for marker, wanted in (("o", False), (">", True)):
+            if wanted in beyond:
+                chosen = [place for place, is_beyond in enumerate(beyond) if is_beyond is wanted]
+                axis.plot(
+                    [values[place] for place in chosen],
+                    [places[place] for place in chosen],
+                    linestyle="none",
+                    marker=marker,
+                    markersize=5,
+                    markerfacecolor="white",
+                    markeredgecolor=colour,
+                    markeredgewidth=1.4,
+                    clip_on=False,
+                    zorder=4,
+                )
         axis.plot(
             [found.median] * 2,
             [row - _SPREAD - 0.08, row + _SPREAD + 0.08],

@@ -92,14 +92,16 @@ class Difference:
     Attributes:
         cells: Their names.
         seeds: Seeds that both have a value for.
-        median: Median difference, the first cell's value less the second's.
+        low: Lower bound of the median difference, the first cell's value less the second's.
+        high: Its upper bound, which is the same where all values are known.
         p: Of the exact two-sided permutation test.
         corrected: The same by Holm's correction, for all pairs of cells that are compared.
     """
 
     cells: tuple[str, str]
     seeds: int
-    median: float
+    low: float
+    high: float
     p: float
     corrected: float
 
@@ -139,9 +141,19 @@ def differences(measure: Measure, runs: Sequence[RunFiles]) -> list[Difference]:
     tested = [_permutation_test(*both, measure.scale == "log") for _, both in pairs]
     corrected = multipletests(tested, method="holm")[1]
     return [
-        Difference(cells, len(first), float(np.median(first - second)), p, float(holm))
-        for (cells, (first, second)), p, holm in zip(pairs, tested, corrected, strict=True)
+        Difference(cells, len(values[0]), *_median_difference(measure, *values), p, float(holm))
+        for (cells, values), p, holm in zip(pairs, tested, corrected, strict=True)
     ]
+
+
+def _median_difference(
+    measure: Measure, first: "NDArray[np.float64]", second: "NDArray[np.float64]"
+) -> tuple[float, float]:
+    """Return bounds of the median of first - second: a value above the cap is anywhere above it."""
+    at_least = [np.minimum(values, measure.cap) for values in (first, second)]
+    at_most = [np.where(values > measure.cap, math.inf, values) for values in (first, second)]
+    lows, highs = at_least[0] - at_most[1], at_most[0] - at_least[1]
+    return float(np.median(lows)), float(np.median(highs))
 
 
 def _permutation_test(

@@ -5,6 +5,7 @@ A table is text in rows and columns here, whoever shows it.
 
 import dataclasses
 import functools
+import math
 from typing import TYPE_CHECKING
 
 from brc_pytorch.experiments.show.results import Experiment, RunFiles
@@ -75,7 +76,7 @@ def compare_cells(experiment: Experiment) -> Table:
             *map(str, values),
             " - ".join(found.cells),
             str(found.seeds),
-            f"{found.median:+.3g}",
+            _between(found.low, found.high),
             f"{found.p:.3f}",
             f"{found.corrected:.3f}",
         ]
@@ -84,3 +85,14 @@ def compare_cells(experiment: Experiment) -> Table:
     ]
     columns = [*kinds, "cells", "seeds", f"median difference, {measure.title}", "p", "p by Holm"]
     return Table(columns, rows, len(kinds) + 1)
+
+
+def _between(low: float, high: float) -> str:
+    """Write a difference that lies between two bounds, which may be infinite."""
+    if low == high:
+        return f"{low:+.3g}"
+    if math.isfinite(low) and math.isfinite(high):
+        return f"{low:+.3g} to {high:+.3g}"
+    if math.isfinite(low):
+        return f"> {low:+.3g}"
+    return f"< {high:+.3g}" if math.isfinite(high) else "unknown"

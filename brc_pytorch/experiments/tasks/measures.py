@@ -41,7 +41,7 @@ class Measure:
         show: Writes a value.
         missing: Written where none of the runs has a value.
         scale: The scale on which values are drawn and differ.
-        capped: Whether the largest values are only known to be large.
+        cap: The largest value that is known; of a larger one it is known that it is larger.
     """
 
     title: str
@@ -49,7 +49,12 @@ class Measure:
     show: Callable[[float], str]
     missing: str = "-"
     scale: Literal["linear", "log"] = "linear"
-    capped: bool = False
+    cap: float = math.inf
+
+    @property
+    def capped(self) -> bool:
+        """Whether the largest values are only known to be large."""
+        return math.isfinite(self.cap)
 
 
 def percent(value: float) -> str:
@@ -105,7 +110,7 @@ def failing_length(passed: float, first: int, last: int) -> Measure:
         return f"> {last:,}" if length > last else count(length)
 
     title = f"failing length (below {passed:.0%} right)"
-    return Measure(title, value, show, scale="log", capped=True)
+    return Measure(title, value, show, scale="log", cap=last)
 
 
 def training_loss(loss_name: str, iteration: int | None = None) -> Measure:

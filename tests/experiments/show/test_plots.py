@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import shutil
@@ -289,6 +290,17 @@ def test_numbers_below_seeds_over_decades_do_not_overlap(write_run):
     boxes = [tick.label1.get_window_extent() for tick in shown]
     assert len(boxes) > 2
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_seeds_above_the_largest_known_value_have_a_mark_of_their_own(write_run):
+    for seed, loss in enumerate((0.1, 0.5, 1.0)):
+        run = write_run(f"GRU-seed{seed}", [loss] * 10, loss, seed=seed)
+    experiment = read_experiment(run.parent)
+    measure = dataclasses.replace(experiment.task.measures(experiment.settings)[0], cap=0.5)
+    (axis,) = plots.draw(Seeds(measure), experiment).axes
+    marks = {line.get_xdata()[0]: line.get_marker() for line in axis.lines}
+    assert [marks[loss] for loss in (0.1, 1.0)] == ["o", ">"]
+    assert "▷ more than 0.5" in axis.get_xlabel()
 
 
 def test_any_name_of_a_cell_stands_in_the_legend(write_run):

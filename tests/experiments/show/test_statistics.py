@@ -48,7 +48,7 @@ def test_a_median_is_told_with_its_interval_and_the_runs_that_have_it(values, te
     ],
 )
 def test_a_median_of_capped_values_is_one_of_them(values, text):
-    assert statistics.median(dataclasses.replace(PLAIN, capped=True), runs(values)) == text
+    assert statistics.median(dataclasses.replace(PLAIN, cap=8.0), runs(values)) == text
 
 
 def test_an_interval_is_that_of_the_bootstrapped_median():
@@ -76,7 +76,7 @@ def test_p_is_exact_and_paired_by_seed():
     (found,) = statistics.differences(PLAIN, both)
     assert found.cells == ("A", "B")
     assert found.seeds == 5
-    assert found.median == 1
+    assert found.low == found.high == 1
     assert found.p == pytest.approx(signs_test([1, -0.5, 2, 1, 0.5]))
     assert found.corrected == found.p
 
@@ -92,6 +92,22 @@ def test_logarithms_differ_where_the_scale_is_logarithmic():
     assert plain.p == pytest.approx(signs_test([-1, -1, 500]))
     (logs,) = statistics.differences(LOGARITHMIC, [*runs(first, "A"), *runs(second, "B")])
     assert logs.p == pytest.approx(signs_test([-1, -1, 1])) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "low", "high"),
+    [
+        ([1.0, 3.0, 9.0], [2.0, 2.0, 9.0], -1, 1),  # the last pair may differ either way
+        ([9.0, 9.0, 3.0], [1.0, 2.0, 3.0], 6, math.inf),
+        ([1.0, 2.0, 3.0], [9.0, 9.0, 3.0], -math.inf, -6),
+        ([9.0, 9.0], [9.0, 9.0], -math.inf, math.inf),
+        ([1.0, 2.0, 8.0], [1.0, 1.0, 8.0], 0, 0),
+    ],
+)
+def test_a_difference_of_capped_values_lies_between_bounds(first, second, low, high):
+    capped = dataclasses.replace(PLAIN, cap=8.0)
+    (found,) = statistics.differences(capped, [*runs(first, "A"), *runs(second, "B")])
+    assert (found.low, found.high) == (low, high)
 
 
 def test_all_pairs_are_corrected_together_by_holm():

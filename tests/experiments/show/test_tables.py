@@ -1,7 +1,9 @@
+import math
+
 import pandas as pd
 import pytest
 
-from brc_pytorch.experiments.show import statistics
+from brc_pytorch.experiments.show import statistics, tables
 from brc_pytorch.experiments.show.results import read_experiment
 from brc_pytorch.experiments.show.tables import compare_cells, summarise
 from brc_pytorch.experiments.tasks import CopyFirstInputTask
@@ -130,6 +132,24 @@ def test_cells_are_compared_pair_by_pair_in_each_panel(write_run):
             ["0.250", "0.375"],
         ]
         assert {row[0] for row in found} == {length}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (-2.0, -2.0, "-2"),
+        (-2.0, 3.0, "-2 to +3"),
+        (2.0, math.inf, "> +2"),
+        (-math.inf, -2.0, "< -2"),
+        (-math.inf, math.inf, "unknown"),
+    ],
+)
+def test_what_is_known_of_a_difference_is_told(write_run, monkeypatch, low, high, text):
+    run = write_run("GRU-seed0", [1.0] * 10, 1.0)
+    found = statistics.Difference(("GRU", "BRC"), 3, low, high, 0.25, 0.25)
+    monkeypatch.setattr(tables, "differences", lambda *_: [found])
+    (row,) = compare_cells(read_experiment(run.parent)).rows
+    assert row[4] == text
 
 
 @pytest.mark.parametrize(
