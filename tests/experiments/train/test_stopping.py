@@ -16,11 +16,13 @@ STOPS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}
 
 
 @pytest.fixture(autouse=True)
-def hears_ctrl_c():
-    """Whoever runs the tests in the background of a shell ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def hears_signals():
+    """Whoever runs the tests in the background of a shell ignores Ctrl-C."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
