@@ -14,9 +14,9 @@ from brc_pytorch.layers.checks import (
     check_shape,
     check_size,
 )
-from brc_pytorch.ops.entry import scan, side_by_side
+from brc_pytorch.ops.entry import scan, scan_layers
 from brc_pytorch.ops.reference import mask_padding, states_before
-from brc_pytorch.ops.several_layers import scan_layers
+from brc_pytorch.ops.side_by_side import side_by_side
 from brc_pytorch.ops.single_step import step
 
 Initializer = Callable[[Tensor], object]
@@ -235,18 +235,12 @@ class BistableCell(nn.Module):
             The last cell's output sequence (T, B, H) and the last states of all, (L, B, H).
         """
         by_gate = [cell.parameters_by_gate() for cell in cells]
-        # A trace that was recorded without gradients is run with them, and the reverse.
-        if not (
-            torch.is_grad_enabled()
-            or torch.compiler.is_compiling()  # it cannot trace the next
-            or torch._C._is_tracing()  # noqa: SLF001 - torch.jit's is untyped
-        ):
-            reset = None if reset_states is None else (reset_states,)
-            of_all = cls._recurrence, input, (states,), by_gate
-            found = scan_layers(*of_all, lengths, resets, reset)
-            if found is not None:
-                output, (h_n,) = found
-                return output, h_n
+        reset = None if reset_states is None else (reset_states,)
+        of_all = cls._recurrence, input, (states,), by_gate
+        found = scan_layers(*of_all, lengths, resets, reset)
+        if found is not None:
+            output, (h_n,) = found
+            return output, h_n
         last = []
         for index, parameters in enumerate(side_by_side(cls._recurrence, by_gate)):
             reset = None if reset_states is None else (reset_states[index],)

@@ -218,14 +218,15 @@ def leave_gates(gate: Tensor, input: Input, batch_first: bool) -> Tensor:
 
 def parts_of_kind(state: object, count: int) -> tuple[Tensor, ...] | None:
     """The parts of a state: of one tensor (``count`` 1) or of so many; None of anything else."""
-    found = (state,) if isinstance(state, Tensor) else state
+    if isinstance(state, Tensor):
+        return (state,) if count == 1 else None
     if (
-        isinstance(state, Tensor) == (count == 1)
-        and isinstance(found, tuple | list)
-        and len(found) == count
-        and all(isinstance(part, Tensor) for part in found)
+        count > 1
+        and isinstance(state, tuple | list)
+        and len(state) == count
+        and all(isinstance(part, Tensor) for part in state)
     ):
-        return tuple(found)
+        return tuple(state)
     return None
 
 

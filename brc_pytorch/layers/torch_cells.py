@@ -13,8 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from brc_pytorch.layers.form import State, joined, parts
 from brc_pytorch.ops.backends import kernels_compute
-from brc_pytorch.ops.entry import scan
-from brc_pytorch.ops.several_layers import scan_layers
+from brc_pytorch.ops.entry import scan, scan_layers
 
 
 class TorchCell:
@@ -100,14 +99,7 @@ class TorchCell:
             nothing is gained over :meth:`scan` of each.
         """
         recurrence = cells[0].recurrence
-        # A trace that was recorded without gradients is run with them, and the reverse.
-        if (
-            recurrence is None
-            or torch.is_grad_enabled()
-            or torch.compiler.is_compiling()  # it cannot trace the next
-            or torch._C._is_tracing()  # noqa: SLF001 - torch.jit's is untyped
-            or not kernels_compute(recurrence, input)
-        ):
+        if recurrence is None or not kernels_compute(recurrence, input):
             return None
         layers = [(cell.weights[0].t(), cell.weights[1].t(), *cell.weights[2:]) for cell in cells]
         reset = None if reset_states is None else parts(reset_states)

@@ -1,11 +1,10 @@
 """Floor 1: the recurrences as functions of tensors."""
 
 from brc_pytorch.ops import autocast as _autocast  # noqa: F401 - registers its rules
-from brc_pytorch.ops import backward as _backward  # noqa: F401 - registers its operator
 from brc_pytorch.ops import cpu as cpu
 from brc_pytorch.ops import triton as triton
 from brc_pytorch.ops.backends import backend, backend_for
-from brc_pytorch.ops.entry import scan
+from brc_pytorch.ops.entry import scan, scan_layers
 from brc_pytorch.ops.functional import brc, gru, lstm, nbrc
 from brc_pytorch.ops.reference import (
     brc_gates,
@@ -14,7 +13,6 @@ from brc_pytorch.ops.reference import (
     nbrc_step,
     peephole_lstm_step,
 )
-from brc_pytorch.ops.several_layers import scan_layers
 
 __all__ = [
     "backend",

@@ -106,8 +106,9 @@ Forward = Callable[[Call, Tensor, Tensor, Tensor], None]
 # gradients. What it is given belongs to autograd and is only read. ``saved`` has no elements where
 # the forward pass was not told that a backward pass would come.
 Backward = Callable[[Call, Tensor | None, Tensor | None, Tensor, Tensor, Gradients], None]
-# (call, output (T, B, H), last states, each (L, B, H)): writes the last two.
-Layers = Callable[[LayersCall, Tensor, list[Tensor]], None]
+# (call, outputs (T, B, H), last states, each (L, B, H), saved): writes all that follow the call. Of
+# several layers there is the output of the last alone, and nothing is saved, or of each both.
+Layers = Callable[[LayersCall, Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]], None]
 # (recurrence, input (B, I), state (B, H), parameters as ``recurrence.layouts`` lists them, next
 # state (B, H)): writes it.
 Step = Callable[[Recurrence, Tensor, Tensor, Sequence[Tensor], Tensor], None]
@@ -123,7 +124,8 @@ class Backend:
         recurrences: the names of those that it computes.
         forward: the forward pass.
         backward: the backward pass.
-        saved_shape: the shape of what a forward pass saves for the backward pass of this call.
+        saved_shape: the shape of what a forward pass saves for the backward pass, of a
+            recurrence, its input's shape (T, B, I) and H.
         layers: several layers at once, if it can.
         step: one step of one layer with one state, if it can better than a sequence.
         knows_resets: whether it computes calls with resets.
@@ -134,7 +136,7 @@ class Backend:
     recurrences: frozenset[str]
     forward: Forward
     backward: Backward
-    saved_shape: Callable[[Call], tuple[int, ...]]
+    saved_shape: Callable[[Recurrence, Sequence[int], int], tuple[int, ...]]
     layers: Layers | None = None
     step: Step | None = None
     knows_resets: bool = False

@@ -1,12 +1,15 @@
 """The operator ``brc_pytorch::scan_backward``: the gradients of ``scan``, by the same backends."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from brc_pytorch.ops.backends import Call, Gradients
+from brc_pytorch.ops.dispatch import goes_straight
+from brc_pytorch.ops.fallback import differentiable_gradients
 from brc_pytorch.ops.operator import (
     AUTOCAST_KEYS,
     MOST_PARAMETERS,
@@ -91,7 +94,7 @@ def _scan_backward(*arguments: Any) -> tuple[Tensor, ...]:  # noqa: ANN401 - see
     input = call.input
     backend = chosen_backend(input, call.recurrence.name, call.resets)
     dtype = computed_in(backend, input.dtype)
-    shape = backend.saved_shape(call)
+    shape = backend.saved_shape(call.recurrence, input.shape, call.states.shape[2])
     expected = shape if dtype == input.dtype else (output.numel() + math.prod(shape),)
     if saved.numel() and math.prod(expected):
         require(input.new_empty(0, dtype=dtype), [saved], [expected], ["saved"])
@@ -129,3 +132,29 @@ library.define(
 )
 library.impl("scan_backward", _scan_backward, "CompositeExplicitAutograd")
 torch.library.register_fake("brc_pytorch::scan_backward", _scan_backward_fake, lib=library)
+_operator = torch.ops.brc_pytorch.scan_backward.default
+
+
+def gradients_of(
+    call: Call,
+    grad_output: Tensor | None,
+    grad_last: Tensor | None,
+    output: Tensor,
+    saved: Tensor,
+    input_needs_grad: bool,
+) -> Sequence[Tensor | None]:
+    """The gradients of a call's tensors: the backend's, or differentiable ones where wanted."""
+    recurrence, input, states, parameters, lengths, reverse, _, resets, reset_states = call
+    if torch.is_grad_enabled():
+        dtype = computed_in(chosen_backend(input, recurrence.name, resets), input.dtype)
+        return differentiable_gradients(call, grad_output, grad_last, dtype, create_graph=True)
+    given = input, states, *parameters
+    optional = grad_output, grad_last, lengths, resets, reset_states
+    there = [tensor for tensor in optional if tensor is not None]
+    run = _scan_backward if goes_straight((*given, output, saved, *there)) else _operator
+    absent = [None] * (MOST_PARAMETERS - len(parameters))
+    *gradients, of_reset_states = run(
+        *(recurrence.name, grad_output, grad_last, *given, *absent, lengths, reverse),
+        *(output, saved, input_needs_grad, resets, reset_states),
+    )
+    return *gradients[: len(given)], of_reset_states

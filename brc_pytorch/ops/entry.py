@@ -3,67 +3,27 @@
 What transforms functions, or runs the reference by name, goes to the equations themselves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from brc_pytorch.ops.backends import choice, say_once_that_kernels_are_missing
-from brc_pytorch.ops.operator import (
-    Scan,
+from brc_pytorch.ops.autograd import Scan
+from brc_pytorch.ops.backends import LayersCall, choice, say_once_that_kernels_are_missing
+from brc_pytorch.ops.dispatch import (
     any_requires_grad,
-    checked,
-    compute,
-    mixes_dtypes,
-    operator,
-)
-from brc_pytorch.ops.recurrences import RECURRENCES
-
-# Whether a function transform follows every operation. Nothing public tells.
-transforms_are_active = torch._C._are_functorch_transforms_active  # noqa: SLF001
-# What tells of someone who follows, records or changes all operations; nothing public tells most.
-_WATCHERS: tuple[Callable[[], object], ...] = (
-    torch.compiler.is_compiling,  # first, since it cannot trace the others
-    torch._C._len_torch_dispatch_stack,  # noqa: SLF001
-    torch._C._is_torch_function_mode_enabled,  # noqa: SLF001
-    torch._C._is_tracing,  # noqa: SLF001
-    torch._C._autograd._profiler_enabled,  # noqa: SLF001
-    torch._C._is_any_autocast_enabled,  # noqa: SLF001
+    goes_straight,
+    is_known,
+    remember,
     transforms_are_active,
 )
-# Types of tensors that are nothing else.
-_OWN_TYPES = {Tensor, torch.nn.Parameter}
-
-
-def goes_straight(tensors: Sequence[Tensor]) -> bool:
-    """Whether the dispatcher would do nothing but call an operator's own kernel.
-
-    It does more where a mode, a tracer or a profiler follows operations, autocast changes dtypes,
-    or a tensor is not what it seems. A single step takes less time than that.
-    """
-    for watches in _WATCHERS:
-        if watches():
-            return False
-    return not (
-        {*map(type, tensors)} - _OWN_TYPES
-        or any(map(Tensor.is_neg, tensors))
-        or any(map(Tensor._is_zerotensor, tensors))  # noqa: SLF001
-    )
-
-
-def side_by_side(recurrence: str, layers: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-    """The parameters of each layer, given gate by gate, as the operator takes them."""
-    layouts, stacked = RECURRENCES[recurrence].layouts, []
-    for parameters in layers:
-        of_layer, at = [], 0
-        for tensors in layouts[len(parameters)][0]:
-            if tensors:
-                of_layer.append(torch.cat([*parameters[at : at + tensors]], dim=-1))
-            at += tensors
-        stacked.append(of_layer)
-    return stacked
+from brc_pytorch.ops.fallback import REFERENCE
+from brc_pytorch.ops.operator import checked, chosen_backend, compute, mixes_dtypes, operator
+from brc_pytorch.ops.recorded_layers import RecordedLayers
+from brc_pytorch.ops.recurrences import RECURRENCES
+from brc_pytorch.ops.several_layers import check_layers, compute_layers, layers_operator
 
 
 def _stacked(recurrence: str, states: tuple[Tensor, ...], name: str = "states") -> Tensor:
@@ -150,3 +110,81 @@ def scan(
             recurrence, input, stacked, parameters, lengths, reverse, *beyond
         )
     return output, (last.squeeze(0),) if len(states) == 1 else last.unbind(0)
+
+
+def scan_layers(
+    recurrence: str,
+    input: Tensor,
+    states: tuple[Tensor, ...],
+    layers: Sequence[Sequence[Tensor]],
+    lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+    reset_states: tuple[Tensor, ...] | None = None,
+) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+    """Run layers of one recurrence in one call, each taking the outputs of the one before.
+
+    Args:
+        recurrence: its name, ``"brc"``, ``"nbrc"``, ``"gru"`` or ``"lstm"``.
+        input: x_1 to x_T, (T, B, I), T > 0.
+        states: the states before the first step, each (L, B, H).
+        layers: for each layer its parameters, those of the first taking I inputs, those of the
+            others H. Of the bistable cells, gate by gate: U_c, U_a, U, each (I, H); w_c, w_a, each
+            (H), or W_c, W_a, each (H, H); and the biases b_c, b_a (and the candidate's), each (H),
+            or none. Of the GRU and the LSTM, the gates of a tensor side by side: the kernel
+            (I, G * H), the memory (H, G * H); and b_ih, b_hh, each (G * H), or none; G is 3 or 4.
+        lengths: how many steps of each row are data, (B) integers. Default: all T.
+        resets: where segments begin, (T, B) booleans, as for :func:`scan`. Default: one segment of
+            all steps.
+        reset_states: the states that such segments start from, each (L, B, H). Default: zero.
+
+    Returns:
+        The last layer's output (T, B, H) and the last states of all layers, each (L, B, H); or None
+        where nothing is gained over :func:`scan` of each: where the backend has no such call,
+        layers differ in the number of their parameters, or gradients are wanted of a call with
+        lengths or resets, or of one that something follows, as ``torch.compile`` does.
+
+    Raises:
+        ValueError: an argument has the wrong shape, dtype (outside autocast) or device.
+        RuntimeError: the backend asked for by name cannot run on this device.
+    """
+    parameters: list[Tensor] = []
+    for layer in layers:
+        if len(layer) != len(layers[0]):
+            return None
+        parameters += layer
+    tensors = input, *states, *parameters
+    is_plain = lengths is None and resets is None and reset_states is None
+    form = recurrence, len(states), len(tensors), input.shape, tensors[-1].shape
+    is_checked = is_plain and is_known(form, tensors)
+    straight = is_checked or (is_plain and goes_straight(tensors))
+    if (
+        not straight
+        and (
+            torch.compiler.is_compiling()  # first, since it cannot trace the others
+            or torch.is_grad_enabled()
+            or torch._C._is_tracing()  # noqa: SLF001 - nothing public tells
+            or transforms_are_active()
+        )
+    ) or forward_ad._current_level >= 0:  # noqa: SLF001 - the same
+        return None
+    if choice.forced is None:
+        backend = choice.chosen.get((input.device.type, recurrence), REFERENCE)
+    else:
+        backend = chosen_backend(input, recurrence, resets)
+    if backend.layers is None or input.dtype not in backend.dtypes:
+        return None
+    if not straight:
+        options = () if is_plain else (resets, reset_states)
+        output, last = layers_operator(recurrence, input, states, parameters, lengths, *options)
+        return output, tuple(last)
+    if is_checked:
+        call = LayersCall(RECURRENCES[recurrence], input, states, parameters, None, None, None)
+    else:
+        call = check_layers(recurrence, input, states, parameters, None)
+        if input.shape[0] == 1:
+            remember(form, tensors)
+    if torch.is_grad_enabled() and any_requires_grad(*tensors):
+        output, *last = RecordedLayers.apply(backend, call, *tensors)  # type: ignore[no-untyped-call]
+    else:
+        output, last = compute_layers(backend, call)
+    return output, tuple(last)

@@ -89,7 +89,7 @@ REFERENCE = Backend(
     recurrences=frozenset(RECURRENCES),
     forward=_forward,
     backward=_backward,
-    saved_shape=lambda _: (0,),
+    saved_shape=lambda *_: (0,),
     knows_resets=True,
 )
 register_backend("reference", REFERENCE)

@@ -9,7 +9,7 @@ gradients; autocast is a rule of the operators themselves, and so at work in exp
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from brc_pytorch.ops.backends import (
     choice,
     forced_backend,
 )
-from brc_pytorch.ops.fallback import REFERENCE, differentiable_gradients
+from brc_pytorch.ops.fallback import REFERENCE
 from brc_pytorch.ops.recurrences import RECURRENCES, Recurrence
 
 # The most that a recurrence has: those that the backward operator names.
@@ -38,7 +38,6 @@ AUTOCAST = {
 AUTOCAST_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.Undefined)  # noqa: SLF001 - as torch.library does
 for _key in AUTOCAST.values():
     AUTOCAST_KEYS = AUTOCAST_KEYS.add(torch._C._dispatch_key_parse(_key))  # noqa: SLF001 - the same
-any_requires_grad = torch._C._any_requires_grad  # noqa: SLF001 - as torch.library's own rule
 
 library: Any = torch.library.Library("brc_pytorch", "DEF")  # type: ignore[no-untyped-call]
 library.define(
@@ -201,7 +200,10 @@ def empty_results(call: Call, backend: Backend) -> tuple[Tensor, Tensor, Tensor]
     _, input, states, *_ = call
     steps, batch, _ = input.shape
     output = input.new_empty((steps, batch, states.shape[2]))
-    shape, dtype = backend.saved_shape(call) if call.keep else (0,), input.dtype
+    shape: tuple[int, ...] = (0,)
+    if call.keep:
+        shape = backend.saved_shape(call.recurrence, input.shape, states.shape[2])
+    dtype = input.dtype
     if dtype not in backend.dtypes:
         dtype = torch.float32
         shape = (output.numel() + math.prod(shape),) if call.keep else (0,)
@@ -243,89 +245,5 @@ def _scan_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN40
     return empty_results(call, chosen_backend(call.input, call.recurrence.name, call.resets))
 
 
-def gradients_of(
-    call: Call,
-    grad_output: Tensor | None,
-    grad_last: Tensor | None,
-    output: Tensor,
-    saved: Tensor,
-    input_needs_grad: bool,
-) -> Sequence[Tensor | None]:
-    """The gradients of a call's tensors: the backend's, or differentiable ones where wanted."""
-    recurrence, input, states, parameters, lengths, reverse, _, resets, reset_states = call
-    if torch.is_grad_enabled():
-        dtype = computed_in(chosen_backend(input, recurrence.name, resets), input.dtype)
-        return differentiable_gradients(call, grad_output, grad_last, dtype, create_graph=True)
-    given = input, states, *parameters
-    absent = [None] * (MOST_PARAMETERS - len(parameters))
-    *gradients, of_reset_states = torch.ops.brc_pytorch.scan_backward(
-        *(recurrence.name, grad_output, grad_last, *given, *absent, lengths, reverse),
-        *(output, saved, input_needs_grad, resets, reset_states),
-    )
-    return *gradients[: len(given)], of_reset_states
-
-
-class Scan(torch.autograd.Function):
-    """The operator's autograd formula, whatever backend computes."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401 - autograd's own
-        run: Callable[[Call], tuple[Tensor, Tensor, Tensor]],
-        call: Call,
-        *tensors: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute, and keep what the gradients need.
-
-        Args:
-            ctx: autograd's own.
-            run: the operator, or what it computes.
-            call: one that keeps what the backward pass needs.
-            tensors: the ``tensors`` of the call, for autograd to see them.
-        """
-        output, last, saved = run(call)
-        ctx.options = call.recurrence, call.reverse
-        ctx.mark_non_differentiable(saved)
-        ctx.set_materialize_grads(False)  # a gradient that is not there stays None, not zeros
-        ctx.save_for_backward(call.lengths, call.resets, output, saved, *tensors)
-        return output, last, saved
-
-    @staticmethod
-    def backward(
-        ctx: Any,  # noqa: ANN401 - autograd's own
-        grad_output: Tensor | None,
-        grad_last: Tensor | None,
-        _grad_saved: Tensor | None,
-    ) -> tuple[Tensor | None, ...]:
-        """The gradients of the call's tensors that want one."""
-        needed = ctx.needs_input_grad
-        if grad_output is None and grad_last is None:
-            return (None,) * len(needed)
-        recurrence, reverse = ctx.options
-        lengths, resets, output, saved, input, states, *parameters, reset = ctx.saved_tensors
-        options = lengths, reverse, False, resets, reset
-        call = Call(recurrence, input, states, parameters, *options)
-        gradients = gradients_of(call, grad_output, grad_last, output, saved, needed[2])
-        wanted = (g if need else None for need, g in zip(needed[2:], gradients, strict=True))
-        return None, None, *wanted
-
-
-def _below_autograd(*arguments: Any) -> Any:  # noqa: ANN401 - the operator's own
-    with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - nothing public does it
-        return operator(*arguments)
-
-
-def _call_below_autograd(call: Call) -> Any:  # noqa: ANN401 - the same
-    return _below_autograd(call.recurrence.name, *call[1:])
-
-
-def _scan_autograd(*arguments: Any) -> Any:  # noqa: ANN401 - torch does not say what it applies
-    if torch.is_grad_enabled() and any_requires_grad(*arguments):
-        call = checked(*arguments)._replace(keep=True)
-        return Scan.apply(_call_below_autograd, call, *call.tensors)  # type: ignore[no-untyped-call]
-    return _below_autograd(*arguments)
-
-
 library.impl("scan", _scan, "CompositeExplicitAutograd")
-library.impl("scan", _scan_autograd, "Autograd")
 torch.library.register_fake("brc_pytorch::scan", _scan_fake, lib=library)

@@ -11,26 +11,21 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from brc_pytorch.ops.backends import Backend, Call, choice
-from brc_pytorch.ops.entry import goes_straight, side_by_side
-from brc_pytorch.ops.operator import any_requires_grad, gradients_of, require
+from brc_pytorch.ops.backward import gradients_of
+from brc_pytorch.ops.dispatch import any_requires_grad, goes_straight, is_known, remember
+from brc_pytorch.ops.operator import require
 from brc_pytorch.ops.recurrences import RECURRENCES, Recurrence
+from brc_pytorch.ops.side_by_side import apart, side_by_side
 
 
-def _compute(
-    backend: Backend,
-    recurrence: Recurrence,
-    input: Tensor,
-    state: Tensor,
-    parameters: Sequence[Tensor],
-) -> Tensor:
+def _check(
+    recurrence: Recurrence, input: Tensor, state: Tensor, parameters: Sequence[Tensor]
+) -> None:
     (batch, features), hidden = input.shape, state.shape[1]
     of_layer = {"I": (features, hidden), "H": (hidden, hidden), None: (hidden,)}
     _, rows = recurrence.layouts[len(parameters)]
     shapes = [(batch, hidden), *map(of_layer.__getitem__, rows)]
     require(input, (state, *parameters), shapes, recurrence.states)
-    updated = state.new_empty((batch, hidden))
-    backend.step(recurrence, input, state, parameters, updated)  # type: ignore[misc]  # it has one
-    return updated
 
 
 class _Step(torch.autograd.Function):
@@ -45,7 +40,8 @@ class _Step(torch.autograd.Function):
         state: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
-        updated = _compute(backend, recurrence, input, state, parameters)
+        updated = state.new_empty(state.shape)
+        backend.step(recurrence, input, state, parameters, updated)  # type: ignore[misc]  # it has one
         ctx.recurrence = recurrence
         ctx.save_for_backward(updated, input, state, *parameters)
         return updated
@@ -60,10 +56,7 @@ class _Step(torch.autograd.Function):
         found = gradients_of(call, grad.unsqueeze(0), None, *results, needed[0])
         of_input, of_state, *of_stacked, _ = found
         gradients = [None if g is None else g.squeeze(0) for g in (of_input, of_state)]
-        tensors, _ = recurrence.layouts[len(parameters)]
-        there = [count for count in tensors if count]
-        for count, gradient in zip(there, of_stacked, strict=True):
-            gradients += [None] * count if gradient is None else gradient.chunk(count, dim=-1)
+        gradients += apart(recurrence, len(parameters), of_stacked)
         wanted = (g if need else None for need, g in zip(needed, gradients, strict=True))
         return None, None, *wanted
 
@@ -87,16 +80,24 @@ def step(
         ValueError: an argument has the wrong shape, dtype or device.
     """
     backend = choice.chosen.get((input.device.type, recurrence))
+    tensors = input, state, *parameters
+    form = recurrence, len(tensors), input.shape, state.shape
+    is_checked = is_known(form, tensors)
     if (
         backend is None
         or backend.step is None
         or choice.forced is not None
         or input.dtype not in backend.dtypes
         or forward_ad._current_level >= 0  # noqa: SLF001 - nothing public tells
-        or not goes_straight((input, state, *parameters))
+        or not (is_checked or goes_straight(tensors))
     ):
         return None
     known = RECURRENCES[recurrence]
-    if torch.is_grad_enabled() and any_requires_grad(input, state, *parameters):
-        return _Step.apply(backend, known, input, state, *parameters)  # type: ignore[no-untyped-call, no-any-return]
-    return _compute(backend, known, input, state, parameters)
+    if not is_checked:
+        _check(known, input, state, parameters)
+        remember(form, tensors)
+    if torch.is_grad_enabled() and any_requires_grad(*tensors):
+        return _Step.apply(backend, known, *tensors)  # type: ignore[no-untyped-call, no-any-return]
+    updated = state.new_empty(state.shape)
+    backend.step(known, input, state, parameters, updated)
+    return updated

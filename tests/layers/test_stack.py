@@ -211,14 +211,14 @@ def test_a_users_scan_of_all_layers_is_used():
 
 
 @pytest.mark.parametrize("network_type", [BRC, NBRC])
-def test_training_does_not_ask_for_the_way_without_gradients(network_type, monkeypatch):
-    asked = []
-    monkeypatch.setattr(bistable_cell, "scan_layers", lambda *_: asked.append(1))
+@pytest.mark.parametrize("grad", [False, True])
+def test_layers_that_cannot_run_at_once_run_one_by_one(network_type, grad, monkeypatch):
     rnn, x = network_type(3, 5, num_layers=2), torch.randn(7, 4, 3)
-    expected = rnn(x)
-    assert not asked
-    with torch.no_grad():
-        found = rnn(x)  # what cannot run all layers at once says so, and they run one by one
+    with torch.set_grad_enabled(grad):
+        expected = rnn(x)
+        asked = []
+        monkeypatch.setattr(bistable_cell, "scan_layers", lambda *_: asked.append(1))
+        found = rnn(x)
     assert asked
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from brc_pytorch import BRC, ops
-from brc_pytorch.ops.entry import goes_straight
+from brc_pytorch.ops.dispatch import goes_straight
 
 pytestmark = pytest.mark.skipif(
     ops.backend_for(torch.device("cpu")) == "reference", reason="no kernels are installed"

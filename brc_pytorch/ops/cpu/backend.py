@@ -29,15 +29,13 @@ _ABSENT = (0,) * _GATES
 _NO_RESETS = (0,) * (3 + _STATES)
 
 
-def _saved_shape(call: Call) -> tuple[int, ...]:
-    recurrence, input, states, *_ = call
-    steps, batch, features = input.shape
-    hidden = states.shape[2]
+def _saved_shape(recurrence: Recurrence, input: Sequence[int], hidden: int) -> tuple[int, ...]:
+    steps, batch, features = input
     kernel, memory, *_ = recurrence.parameters
     of_input = kernel.gates[0] * features
     of_state = 0 if memory.rows is None else memory.gates[0] * hidden
     kept_halves = 0
-    if len(states) > 1:  # further states are nowhere but in what is kept
+    if len(recurrence.states) > 1:  # further states are nowhere but in what is kept
         kept_halves = 2
     elif of_input + of_state > _CHEAP_GATES:
         are_halved = of_input <= _CHEAP_GATES and hidden >= _UNITS_TO_HALVE
@@ -48,42 +46,59 @@ def _saved_shape(call: Call) -> tuple[int, ...]:
 def _describe(call: Call, kept_steps: int) -> tuple[bytes, list[Tensor | None]]:
     """The C description of a layer, and the tensors whose memory it points to."""
     recurrence, input, states, parameters, lengths, reverse, *_ = call
-    hidden, size = states.shape[2], input.element_size()
     states = states.contiguous()
     lengths = None if lengths is None else lengths.to("cpu", torch.int64).contiguous()
-    # Of the matrices any strides will do.
-    parameters = [each if each.dim() > 1 else each.contiguous() for each in parameters]
-    # Where each gate's (*, H) begins in each parameter's (*, gates * H).
-    pointers: list[tuple[int, ...]] = []
-    for stacked in parameters:
-        first, step = stacked.data_ptr(), hidden * stacked.stride(-1) * size
-        gates = stacked.shape[-1] // max(hidden, 1)
-        pointers.append(tuple([first + gate * step for gate in range(gates)]))
-    kernel, memory, *bias = pointers
-    of_bias = bias[0] if bias else ()
-    beside_kernel = recurrence.parameters[0].gates[0]
-    first_state, of_state = states.data_ptr(), states.stride(0) * size
+    held, gates = _gates(recurrence, parameters, states.shape[2])
+    first_state, of_state = states.data_ptr(), states.stride(0) * states.element_size()
     reset_states = [] if call.reset_states is None else [*call.reset_states.contiguous()]
     layer = interface.LAYER.pack(
-        *(*input.shape, hidden),
+        *(*input.shape, states.shape[2]),
         *(*input.stride(), input.data_ptr()),
-        *(*[first_state + number * of_state for number in range(len(states))], 0)[:_STATES],
-        *(kernel + _ABSENT)[:_GATES],
-        *(memory + _ABSENT)[:_GATES],
-        *(of_bias[:beside_kernel] + _ABSENT)[:_GATES],
-        *(of_bias[beside_kernel:] + _ABSENT)[:_GATES],
-        *parameters[0].stride(),
-        *(0, *parameters[1].stride())[-2:],  # of a vector the last
+        *(*[first_state + number * of_state for number in range(states.shape[0])], 0)[:_STATES],
+        *gates,
         0 if lengths is None else lengths.data_ptr(),
         kept_steps,
+        *_shared(recurrence, input, reverse),
+        *(_NO_RESETS if call.resets is None else _described(call.resets, reset_states)),
+    )
+    return layer, [states, lengths, *held, *reset_states]
+
+
+def _gates(
+    recurrence: Recurrence, parameters: Sequence[Tensor], hidden: int
+) -> tuple[list[Tensor], tuple[int, ...]]:
+    """A layer's parameters, stacked or not, as they can be read, and how the kernels find them.
+
+    That are pointers to all gates, and the strides of the kernel and of the memory, of one that is
+    a vector the last alone. The gates of one tensor are taken as they lie; those of several must
+    lie alike.
+    """
+    layout = recurrence.layouts.get(len(parameters))
+    if recurrence.apart == 1 and layout is not None:
+        held = [*map(Tensor.contiguous, parameters)]
+        pointers = [*map(Tensor.data_ptr, held)]
+    else:
+        held = [each if each.dim() > 1 else each.contiguous() for each in parameters]
+        pointers = []
+        for stacked in held:
+            first, step = stacked.data_ptr(), hidden * stacked.stride(-1) * stacked.element_size()
+            gates = stacked.shape[-1] // max(hidden, 1)
+            pointers += [first + gate * step for gate in range(gates)]
+    of_gates = _of_gates(recurrence, len(pointers))
+    memory = held[1 if layout is None else layout[0][0]]
+    strides = *held[0].stride(), *(0, *memory.stride())[-2:]
+    return held, (*of_gates([*pointers, 0]), *strides)
+
+
+def _shared(recurrence: Recurrence, input: Tensor, reverse: bool) -> tuple[int, ...]:
+    """What is the same in all layers of a call."""
+    return (
         interface.CELLS[recurrence.name],
         input.dtype == torch.float64,
         reverse,
         torch.get_num_threads(),
         interface.chosen.instruction_set,
-        *(_NO_RESETS if call.resets is None else _described(call.resets, reset_states)),
     )
-    return layer, [states, lengths, *parameters, *reset_states]
 
 
 def _described(resets: Tensor, states: Sequence[Tensor]) -> tuple[int, ...]:
@@ -117,100 +132,83 @@ def _backward(
     gradients: Gradients,
 ) -> None:
     if len(call.states) > 1 and not saved.numel():  # the further states are not there yet
-        saved = output.new_empty(_saved_shape(call))
+        shape = _saved_shape(call.recurrence, call.input.shape, call.states.shape[2])
+        saved = output.new_empty(shape)
         _forward(call, torch.empty_like(output), torch.empty_like(call.states), saved)
     layer, _held = _describe(call, saved.shape[0] if saved.numel() else 0)
     output, saved = output.contiguous(), saved.contiguous()
     grad_last = None if grad_last is None else grad_last.contiguous()
     grad_input = gradients.input if gradients.input.shape == call.input.shape else None
     kernel, memory, *biases = gradients.parameters
-    bias = memory_bias = None
+    bias = memory_bias = 0
     if biases:
         bias, beside_kernel = biases[0].data_ptr(), call.recurrence.parameters[0].gates[0]
         beside_kernel *= call.states.shape[2]
         if biases[0].shape[0] > beside_kernel:
             memory_bias = bias + beside_kernel * biases[0].element_size()
-    arguments = interface.Gradients(
+    arguments = interface.GRADIENTS.pack(
         output.data_ptr(),
         saved.data_ptr(),
-        None if grad_output is None else grad_output.data_ptr(),
-        (0, 0, 0) if grad_output is None else grad_output.stride(),
-        None if grad_last is None else grad_last.data_ptr(),
-        None if grad_input is None else grad_input.data_ptr(),
-        (0, 0, 0) if grad_input is None else grad_input.stride(),
+        0 if grad_output is None else grad_output.data_ptr(),
+        *((0, 0, 0) if grad_output is None else grad_output.stride()),
+        0 if grad_last is None else grad_last.data_ptr(),
+        0 if grad_input is None else grad_input.data_ptr(),
+        *((0, 0, 0) if grad_input is None else grad_input.stride()),
         gradients.states.data_ptr(),
         kernel.data_ptr(),
-        kernel.stride(),
+        *kernel.stride(),
         memory.data_ptr(),
-        (0, *memory.stride())[-2:],
+        *(0, *memory.stride())[-2:],
         bias,
         memory_bias,
+        0 if call.reset_states is None else gradients.reset_states.data_ptr(),
     )
-    if call.reset_states is not None:
-        arguments.grad_reset_states = gradients.reset_states.data_ptr()
     if interface.kernels.brc_backward(layer, arguments):  # type: ignore[union-attr]
         raise _no_memory()
 
 
 @functools.cache
 def _of_gates(recurrence: Recurrence, count: int) -> Callable[[list[int]], tuple[int, ...]]:
-    """What puts the pointers to the gates of a layer's tensors, and a 0, where the kernels look."""
-    places = range(count * recurrence.apart)
-    of_parameters = []
-    for tensors in recurrence.layouts[count][0]:
-        gates = tensors * recurrence.apart
-        of_parameters.append([*places[:gates]])
-        places = places[gates:]
-    kernel, memory, bias = of_parameters
-    beside_kernel = len(kernel)
+    """What puts the pointers to all gates of a layer, and a 0, where the kernels look."""
+    kernel, memory, *_ = recurrence.parameters
+    of_kernel, of_memory = kernel.gates[0], memory.gates[0]
+    places = [*range(count)]
+    of_bias = places[of_kernel + of_memory :]
     all_places: list[int] = []
-    for own in (kernel, memory, bias[:beside_kernel], bias[beside_kernel:]):
+    for own in (
+        places[:of_kernel],
+        places[of_kernel : of_kernel + of_memory],
+        of_bias[:of_kernel],
+        of_bias[of_kernel:],
+    ):
         all_places += own + [-1] * (_GATES - len(own))
     return operator.itemgetter(*all_places)
 
 
-def _layers(call: LayersCall, output: Tensor, last: list[Tensor]) -> None:
+def _layers(
+    call: LayersCall, outputs: Sequence[Tensor], last: Sequence[Tensor], saved: Sequence[Tensor]
+) -> None:
     recurrence, input, states, parameters, lengths, resets, reset_states = call
     states = [*map(Tensor.contiguous, states)]
     lengths = None if lengths is None else lengths.to("cpu", torch.int64).contiguous()
     layers, batch, hidden = states[0].shape
     steps, _, features = input.shape
-    count, size = len(parameters) // layers, input.element_size()
-    tensors, _ = recurrence.layouts[count]
-    apart = recurrence.apart
-    # The gates of one tensor are taken as they lie; those of several must lie alike.
-    held = [t if apart > 1 and t.dim() > 1 else t.contiguous() for t in parameters]
-    pointers = [*map(Tensor.data_ptr, held)]
-    if apart > 1:
-        steps_between = [hidden * size * stacked.stride(-1) for stacked in held]
-        pointers = [
-            first + gate * step
-            for first, step in zip(pointers, steps_between, strict=True)
-            for gate in range(apart)
-        ]
-    first_states, state_size = [*map(Tensor.data_ptr, states)], batch * hidden * size
-    sequence = *input.stride(), input.data_ptr()
-    of_layer, of_gates = count * apart, _of_gates(recurrence, count)
-    shared = (
-        0 if lengths is None else lengths.data_ptr(),
-        0,
-        interface.CELLS[recurrence.name],
-        input.dtype == torch.float64,
-        False,
-        torch.get_num_threads(),
-        interface.chosen.instruction_set,
-    )
+    count, state_size = len(parameters) // layers, batch * hidden * input.element_size()
+    first_states, first_last = [*map(Tensor.data_ptr, states)], [*map(Tensor.data_ptr, last)]
+    shared = _shared(recurrence, input, reverse=False)
     reset_states = [state.contiguous() for state in reset_states or ()]
-    descriptions = b""
+    descriptions, all_held = b"", []
     for layer in range(layers):
-        first = layer * count
+        held, gates = _gates(recurrence, parameters[layer * count : (layer + 1) * count], hidden)
+        all_held.append(held)
+        below = outputs[layer - 1] if layer and saved else input
         descriptions += interface.LAYER.pack(
             *(steps, batch, hidden if layer else features, hidden),
-            *sequence,
+            *(*below.stride(), below.data_ptr()),
             *(*[address + layer * state_size for address in first_states], 0)[:_STATES],
-            *of_gates([*pointers[layer * of_layer : (layer + 1) * of_layer], 0]),
-            *held[first].stride(),
-            *(0, *held[first + tensors[0]].stride())[-2:],
+            *gates,
+            0 if lengths is None else lengths.data_ptr(),
+            saved[layer].shape[0] if saved else 0,
             *shared,
             *(
                 _NO_RESETS
@@ -218,12 +216,19 @@ def _layers(call: LayersCall, output: Tensor, last: list[Tensor]) -> None:
                 else _described(resets, [state[layer] for state in reset_states])
             ),
         )
+        if saved:
+            _run(descriptions, 1, outputs[layer], first_last, saved[layer])
+            descriptions, first_last = b"", [each + state_size for each in first_last]
+    if not saved:
+        _run(descriptions, layers, outputs[0], first_last, None)
+
+
+def _run(
+    descriptions: bytes, layers: int, output: Tensor, last: Sequence[int], saved: Tensor | None
+) -> None:
+    pointer = None if saved is None else saved.data_ptr()
     if interface.kernels.brc_forward(  # type: ignore[union-attr]
-        descriptions,
-        layers,
-        output.data_ptr(),
-        interface.States(*map(Tensor.data_ptr, last)),
-        None,
+        descriptions, layers, output.data_ptr(), interface.States(*last), pointer
     ):
         raise _no_memory()
 
@@ -235,17 +240,14 @@ def _step(
     parameters: Sequence[Tensor],
     updated: Tensor,
 ) -> None:
-    state, held = state.contiguous(), [*map(Tensor.contiguous, parameters)]
-    count = len(held)
+    state = state.contiguous()
+    _held, gates = _gates(recurrence, parameters, state.shape[1])
     layer = interface.LAYER.pack(
         *(1, *input.shape, state.shape[1]),
         *(0, *input.stride(), input.data_ptr()),
         *(state.data_ptr(), 0),
-        *_of_gates(recurrence, count)([*map(Tensor.data_ptr, held), 0]),
-        *held[0].stride(),
-        *(0, *held[recurrence.layouts[count][0][0]].stride())[-2:],
-        *(0, 0, interface.CELLS[recurrence.name], input.dtype == torch.float64, False),
-        *(torch.get_num_threads(), interface.chosen.instruction_set, *_NO_RESETS),
+        *gates,
+        *(0, 0, *_shared(recurrence, input, reverse=False), *_NO_RESETS),
     )
     last = interface.States(updated.data_ptr())
     if interface.kernels.brc_forward(layer, 1, None, last, None):  # type: ignore[union-attr]

@@ -28,26 +28,17 @@ LAYER = struct.Struct(
 )
 
 
-class Gradients(ctypes.Structure):
-    """``brc_gradients`` of csrc/abi/brc.h."""
-
-    _fields_ = (
-        ("output", ctypes.c_void_p),
-        ("saved", ctypes.c_void_p),
-        ("grad_output", ctypes.c_void_p),
-        ("grad_output_strides", ctypes.c_int64 * 3),
-        ("grad_last", ctypes.c_void_p),
-        ("grad_input", ctypes.c_void_p),
-        ("grad_input_strides", ctypes.c_int64 * 3),
-        ("grad_initial_states", ctypes.c_void_p),
-        ("grad_kernel", ctypes.c_void_p),
-        ("grad_kernel_strides", ctypes.c_int64 * 2),
-        ("grad_memory", ctypes.c_void_p),
-        ("grad_memory_strides", ctypes.c_int64 * 2),
-        ("grad_bias", ctypes.c_void_p),
-        ("grad_memory_bias", ctypes.c_void_p),
-        ("grad_reset_states", ctypes.c_void_p),
-    )
+# ``brc_gradients`` of csrc/abi/brc.h.
+GRADIENTS = struct.Struct(
+    "2P"  # output, saved
+    "P3q"  # grad_output, grad_output_strides
+    "P"  # grad_last
+    "P3q"  # grad_input, grad_input_strides
+    "P"  # grad_initial_states
+    "P2q"  # grad_kernel, grad_kernel_strides
+    "P2q"  # grad_memory, grad_memory_strides
+    "3P"  # grad_bias, grad_memory_bias, grad_reset_states
+)
 
 
 def _check_version(library: ctypes.CDLL, path: Path) -> None:
@@ -55,7 +46,7 @@ def _check_version(library: ctypes.CDLL, path: Path) -> None:
     sizes = (ctypes.c_int64 * 2)()
     if hasattr(library, "brc_sizes"):
         library.brc_sizes(sizes)
-    if (*sizes,) != (LAYER.size, ctypes.sizeof(Gradients)):
+    if (*sizes,) != (LAYER.size, GRADIENTS.size):
         raise ImportError(
             f"{path}: expected the kernels of this version of brc_pytorch, got those of another: "
             "install the package again (`pip install --no-deps --editable .` in a checkout)"
@@ -85,7 +76,7 @@ def _load() -> ctypes.CDLL | None:
             States,
             pointer,
         )
-        library.brc_backward.argtypes = (ctypes.c_char_p, ctypes.POINTER(Gradients))
+        library.brc_backward.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
         return library
     return None
 
