@@ -178,7 +178,8 @@ def test_gates_that_are_cheap_are_not_kept(recurrence):
     assert 1000 * (1 + 16) <= sum(kept) < 1000 * (1 + 16) * 1.1  # the input and the output
 
 
-def test_gates_are_kept_for_half_of_the_steps_where_the_inputs_part_is_cheap():
+@pytest.mark.parametrize(("hidden", "steps"), [(95, 1001), (96, 500), (255, 500), (256, 1001)])
+def test_gates_are_kept_for_half_of_the_steps_where_that_costs_little(hidden, steps):
     kept = []
 
     def keep(tensor):
@@ -186,8 +187,8 @@ def test_gates_are_kept_for_half_of_the_steps_where_the_inputs_part_is_cheap():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        ops.nbrc(*arguments("nbrc", steps=1001, batch=2, hidden=100, requires_grad=True))
-    assert 500 * 2 * 200 in kept
+        ops.nbrc(*arguments("nbrc", steps=1001, batch=2, hidden=hidden, requires_grad=True))
+    assert steps * 2 * 2 * hidden in kept
 
 
 @every_recurrence

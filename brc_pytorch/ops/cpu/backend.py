@@ -21,8 +21,9 @@ from brc_pytorch.ops.recurrences import Recurrence
 # is faster than writing and reading them, and (T, B, 2H) less to hold.
 _CHEAP_GATES = 64
 # Where the input's part of the gates is that cheap and the state's is not, those of half the steps
-# are: (T, B, H) less to hold, for a few per cent of the time. Fewer units than these take more.
-_UNITS_TO_HALVE = 96
+# are: (T, B, H) less to hold, for a few per cent of the time. Fewer units than these take more; of
+# more units each number not held costs more products.
+_UNITS_TO_HALVE = range(96, 256)
 # Room for pointers in the description of a layer.
 _GATES, _STATES = interface.GATES, interface.STATES
 _ABSENT = (0,) * _GATES
@@ -38,7 +39,7 @@ def _saved_shape(recurrence: Recurrence, input: Sequence[int], hidden: int) -> t
     if len(recurrence.states) > 1:  # further states are nowhere but in what is kept
         kept_halves = 2
     elif of_input + of_state > _CHEAP_GATES:
-        are_halved = of_input <= _CHEAP_GATES and hidden >= _UNITS_TO_HALVE
+        are_halved = of_input <= _CHEAP_GATES and hidden in _UNITS_TO_HALVE
         kept_halves = 1 if are_halved else 2
     return (steps * kept_halves // 2, batch, interface.SAVED[recurrence.name] * hidden)
 
