@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from run import PAUSE, machine
+from run import machine, rest
 from tensordict import TensorDict
 from torch import Tensor, nn
 from torchrl.modules import GRUModule, set_recurrent_mode
@@ -133,7 +133,7 @@ def medians(
         for name, call in turns.items():
             if name.startswith("GRUModule") and not 0 <= turn < slow_rounds:
                 continue  # the comparison has warmed it up
-            time.sleep(PAUSE)
+            rest()
             start = time.perf_counter()
             call()
             if turn >= 0:

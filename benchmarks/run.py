@@ -27,8 +27,7 @@ from torch import nn
 
 from brc_pytorch.ops import cpu
 
-# OpenMP's threads look for work for some milliseconds after a call, on the next network's time.
-PAUSE = 0.02
+SECONDS_AT_REST = 0.02
 RESULTS = Path(__file__).parents[1] / "docs" / "benchmarks.json"
 OURS = ("nBRC", "BRC", "GRU", "LSTM")
 # What they are compared with before they are timed, where it goes by another name.
@@ -124,6 +123,18 @@ def measure(case: Case, predecessor: Path | None, *, ours_alone: bool = False) -
     return {**asdict(case), "seconds": medians}
 
 
+def rest() -> None:
+    """Wait until no thread of this process looks for work: it would do so on the next one's time.
+
+    OpenMP's threads stop after some milliseconds, ONNX Runtime's later.
+    """
+    while True:
+        before = time.process_time()
+        time.sleep(SECONDS_AT_REST)
+        if time.process_time() - before < 0.1 * SECONDS_AT_REST:
+            return
+
+
 def timed(turns: dict[str, Callable[[], Any]], looped: set[str], case: Case) -> dict[str, float]:
     """The median seconds of each turn's calls; those that are looped have fewer turns."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
@@ -132,7 +143,7 @@ def timed(turns: dict[str, Callable[[], Any]], looped: set[str], case: Case) -> 
             if name in looped and turn >= case.slow_rounds:
                 continue
             torch.set_flush_denormal(name not in OURS)
-            time.sleep(PAUSE)
+            rest()
             start = time.perf_counter()
             for _ in range(case.calls):
                 call()
