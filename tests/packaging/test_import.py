@@ -28,13 +28,6 @@ def test_beside_torch_an_import_loads_the_package_and_the_standard_library_alone
 
 
 def test_without_extras_all_imports_but_what_an_extra_is_for():
-    refused = output_of(Path(__file__).with_name("import_everything.py")).splitlines()
-    assert any(line.startswith("brc_pytorch.experiments: ") for line in refused)
-    others = [
-        line
-        for line in refused
-        if not re.match(
-            r"brc_pytorch\.(experiments|interop\.(gymnasium|onnx|torchrl)|ops\.triton)", line
-        )
-    ]
-    assert not others
+    refused = output_of(Path(__file__).with_name("import_everything.py"))
+    assert re.search("^brc_pytorch.experiments: .*needs lightning", refused, re.MULTILINE)
+    assert re.search("^brc_pytorch.interop.onnx: ", refused, re.MULTILINE)
