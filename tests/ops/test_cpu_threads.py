@@ -156,13 +156,17 @@ def test_a_team_of_threads_shares_one_row_bit_for_bit(recurrence):
 def test_layers_are_run_one_by_one_where_at_once_will_not_do(recurrence):
     x, states, layers, lengths = two_layers(recurrence)
 
-    def at_once(x=x, layers=layers):
+    def at_once(x=x, layers=layers, lengths=lengths):
         same = tuple(state.to(x.dtype) for state in states)
         return ops.scan_layers(recurrence, x, same, layers, lengths)
 
-    assert at_once() is None
+    # With gradients, rows of different lengths go layer by layer.
+    some = torch.tensor([5, 2])
+    assert at_once() is not None
+    assert at_once(lengths=some) is None
     with torch.no_grad():
         assert at_once() is not None
+        assert at_once(lengths=some) is not None
         with ops.backend("reference"):
             assert at_once() is None
         seen = []
