@@ -208,10 +208,9 @@ def test_errors_by_seed_are_those_of_the_data():
         assert [cell, *errors] in rows(folder / "README.md")
     tracking = read_experiment(folder / "data" / "state-tracking")
     measure, *_ = tracking.task.measures(tracking.settings)
-    for (cell,), of_cell in tracking.groups(["cell"]).items():
+    for key, of_cell in tracking.groups(["problem", "cell"]).items():
         found = {run.settings["seed"]: measure.show(measure.value(run)) for run in of_cell}
-        fails = [found.get(seed, "-") for seed in range(3)]
-        assert [cell, *fails] in rows(folder / "README.md")
+        assert [*key, *(found[seed] for seed in range(3))] in rows(folder / "README.md")
 
 
 def test_figures_by_cell_are_those_of_the_data():
