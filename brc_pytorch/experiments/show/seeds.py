@@ -87,13 +87,13 @@ class Seeds:
         places = [
             row + _SPREAD * (2 * (place + 0.5) / len(values) - 1) for place in range(len(values))
         ]
-        beyond = [value > self.measure.cap for value in values]
-        for marker, wanted in (("o", False), (">", True)):
-            if wanted in beyond:
-                chosen = [place for place, is_beyond in enumerate(beyond) if is_beyond is wanted]
+        points = [*zip(values, places, strict=True)]
+        known = [point for point in points if point[0] <= self.measure.cap]
+        beyond = [point for point in points if point[0] > self.measure.cap]
+        for marker, group in (("o", known), (">", beyond)):
+            if group:
                 axis.plot(
-                    [values[place] for place in chosen],
-                    [places[place] for place in chosen],
+                    *zip(*group, strict=True),
                     linestyle="none",
                     marker=marker,
                     markersize=5,

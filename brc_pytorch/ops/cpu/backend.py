@@ -117,11 +117,7 @@ def _forward(call: Call, output: Tensor, last: Tensor, saved: Tensor) -> None:
     kept_steps = saved.shape[0]
     layer, _held = _describe(call, kept_steps)
     first, of_state = last.data_ptr(), last.stride(0) * last.element_size()
-    pointers = [first + number * of_state for number in range(len(last))]
-    if interface.kernels.brc_forward(  # type: ignore[union-attr]  # registered where they are
-        layer, 1, output.data_ptr(), interface.States(*pointers), saved.data_ptr()
-    ):
-        raise _no_memory()
+    _run(layer, 1, output, [first + number * of_state for number in range(len(last))], saved)
 
 
 def _backward(
@@ -228,7 +224,7 @@ def _run(
     descriptions: bytes, layers: int, output: Tensor, last: Sequence[int], saved: Tensor | None
 ) -> None:
     pointer = None if saved is None else saved.data_ptr()
-    if interface.kernels.brc_forward(  # type: ignore[union-attr]
+    if interface.kernels.brc_forward(  # type: ignore[union-attr]  # registered where they are
         descriptions, layers, output.data_ptr(), interface.States(*last), pointer
     ):
         raise _no_memory()
