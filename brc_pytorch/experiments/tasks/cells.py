@@ -47,17 +47,29 @@ def _set_gate_biases(cell: nn.LSTMCell, input_bias: Tensor | None, forget_bias: 
                 cell.bias_hh[gate] = 0
 
 
+def _switch(cell: BistableRecurrentCell, steps: int) -> None:  # noqa: ARG001 - as the others
+    """Let the feedback strength of a BRC's units be a switch at first, between almost 0 and 2.
+
+    It falls, or rises, where the unit's own state passes a level: w_a is uniform from -40 to 40,
+    b_a is -w_a times the level, which is uniform from 0 to 1. A unit whose feedback falls can go
+    to and fro between two states; with w_a = 1, as the article starts, none can.
+    """
+    with torch.no_grad():
+        cell.memoryr.uniform_(-40, 40)
+        cell.br.copy_(-cell.memoryr * torch.rand_like(cell.memoryr))
+
+
 class KnownCell(NamedTuple):
     """A cell that is compared by name.
 
     Attributes:
         mode: The mode of `MultiLayerBase`.
-        make: The cell.
+        kind: The class of the cell.
         initialise: Changes its first weights, knowing how many steps training sequences have.
     """
 
     mode: str
-    make: CellType
+    kind: type[nn.Module]
     initialise: Callable[[Any, int], None] | None = None
 
 
@@ -68,6 +80,7 @@ CELLS: dict[str, KnownCell] = {
     "GRU": KnownCell("GRU", nn.GRUCell),
     "RNN": KnownCell("RNN", nn.RNNCell),
     "BRC": KnownCell("BRC", BistableRecurrentCell),
+    "BRC-switch": KnownCell("BRC", BistableRecurrentCell, _switch),
     "nBRC": KnownCell("nBRC", NeuromodulatedBistableRecurrentCell),
     "PeepholeLSTM": KnownCell("LSTM", PeepholeLSTMCell),
 }
@@ -94,7 +107,7 @@ def cell_type(name: str) -> CellType:
     if warmth == HALF_WARM:
         return functools.partial(_double, cell_type(name))
     if name in CELLS:
-        return CELLS[name].make
+        return CELLS[name].kind
     module_name, colon, class_name = name.partition(":")
     if not colon:
         raise ValueError(
@@ -195,7 +208,7 @@ def recurrent_network(
         mode = known.mode
         if known.initialise is not None:
             for module in nn.ModuleList(cells).modules():
-                if isinstance(module, nn.LSTMCell):  # a cell, or one of a double cell's two
+                if isinstance(module, known.kind):  # a cell, or one of a double cell's two
                     known.initialise(module, steps)
     else:
         mode = "LSTM" if _keeps_pair(cells[0], input_size, hidden_size) else "RNN"

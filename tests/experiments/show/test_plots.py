@@ -261,7 +261,10 @@ def test_cells_of_one_s_own_have_colours_of_their_own():
 
 @pytest.mark.parametrize(
     "names",
-    [["LSTM", "GRU", "RNN", "BRC", "nBRC"], ["LSTM-forget", "LSTM-chrono", "PeepholeLSTM"]],
+    [
+        ["LSTM", "GRU", "RNN", "BRC", "nBRC"],
+        ["LSTM-forget", "LSTM-chrono", "BRC-switch", "PeepholeLSTM"],
+    ],
 )
 def test_the_legend_of_one_panel_is_not_cut_off(write_run, names):
     for cell in names:

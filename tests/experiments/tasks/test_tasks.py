@@ -285,11 +285,31 @@ def test_chrono_initialisation_spreads_the_spans_of_memory():
         assert torch.equal(gate_biases(cell)[1], torch.zeros(400))
 
 
+def brc(name):
+    torch.manual_seed(0)
+    network = recurrent_network(name, 2, 400, 2, steps=4, return_sequences=False)
+    return [*network.cells]
+
+
+def test_a_brc_s_feedback_may_be_a_switch_at_first():
+    first, second = brc("BRC-switch")
+    for plain, cell in zip(brc("BRC"), (first, second), strict=True):
+        assert type(cell) is type(plain)  # the same kernels
+        assert -40 <= cell.memoryr.min() < -38
+        assert 38 < cell.memoryr.max() <= 40
+        level = -cell.br / cell.memoryr
+        assert -1e-6 <= level.min() < 0.05
+        assert 0.95 < level.max() <= 1 + 1e-6
+        for key, value in plain.state_dict().items():
+            assert torch.equal(value, cell.state_dict()[key]) == (key not in {"memoryr", "br"})
+    assert not torch.equal(first.memoryr, second.memoryr)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("nbcr", "cell: expected a known name .* 'nbcr'; did you mean nBRC"),
-        ("zzz", "known are LSTM, LSTM-forget, LSTM-chrono, GRU, RNN, BRC, nBRC, PeepholeLSTM"),
+        ("zzz", "known are LSTM, .*, LSTM-chrono, GRU, RNN, BRC, BRC-switch, nBRC, PeepholeLSTM"),
         ("no_such_module:Cell", "no module named 'no_such_module'"),
         ("torch.nn.no_such:Cell", "no module named 'torch.nn.no_such'"),
         ("torch.nn:GRUCel", "expected a class of torch.nn .* did you mean GRUCell"),
