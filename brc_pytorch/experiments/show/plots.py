@@ -269,7 +269,8 @@ def _add_legend(figure: Figure, cells: Sequence[str]) -> None:
 def draw(plot: Plot, experiment: Experiment) -> Figure:
     """Draw all panels of a plot into one figure."""
     panels = _panels(experiment)
-    figure = _figure(plot, experiment, panels, min(len(panels), _MOST_COLUMNS))
+    rows = math.ceil(len(panels) / _MOST_COLUMNS)
+    figure = _figure(plot, experiment, panels, math.ceil(len(panels) / rows))
     title = textwrap.fill(heading(experiment), int(figure.get_figwidth() * _TITLE_LETTERS_PER_INCH))
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure

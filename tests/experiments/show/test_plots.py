@@ -248,6 +248,8 @@ def test_many_panels_are_several_rows(write_run):
     assert [axis.get_title(loc="left") for axis in drawn.axes] == [
         f"length {length}" for length in (10, 20, 30, 40)
     ]
+    assert len({axis.get_position().y0 for axis in drawn.axes}) == 2
+    assert len({axis.get_position().x0 for axis in drawn.axes}) == 2
 
 
 def test_cells_of_one_s_own_have_colours_of_their_own():
