@@ -13,8 +13,9 @@ The directory of a run holds
 - `training.csv`: the loss of every gradient iteration;
 - `epochs.csv`: the held-out metrics after every epoch;
 - `test.csv`: the metrics of the last model for every test length, where the task has them;
-- `best.pt` and `last.pt`: the state dictionaries of the network with the lowest held-out loss,
-  and after the last epoch; read them with `torch.load(path, weights_only=True)`;
+- `best.pt` and `last.pt`: the state dictionaries of the network with the lowest held-out loss on
+  sequences of the last length, and after the last epoch; read them with
+  `torch.load(path, weights_only=True)`;
 - `resume.ckpt`: Lightning's checkpoint of the last whole epoch, gone when the run is finished;
 - `lock`: held by the process that trains the run, gone when the run is finished; a file that
   nobody holds, after a kill, means nothing;

@@ -34,8 +34,8 @@ def load_network(directory: Path, weights: str = "best") -> nn.Module:
 
     Args:
         directory: The run's directory.
-        weights: "best", those with the lowest held-out loss; "last", those after the last epoch;
-            or "first", those before training.
+        weights: "best", those with the lowest held-out loss on sequences of the last length;
+            "last", those after the last epoch; or "first", those before training.
 
     Returns:
         The network, from inputs (B, T, I) to predictions, for use and not for training (`eval`).

@@ -3,7 +3,6 @@
 import functools
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +57,21 @@ class Recorder(Callback):
         return [row[f"{self.run.task.held_out}_loss"] for row in self.epochs]
 
     @property
+    def best(self) -> int:
+        """The place of the best epoch: of those on the longest sequences, the lowest held-out loss.
+
+        Losses on shorter sequences are lower, and say nothing of the task. Of equal ones the first
+        is taken; what is no number is higher than any.
+        """
+
+        def rank(place: int) -> tuple[int, bool, float]:
+            loss = losses[place]
+            return -self.epochs[place]["length"], math.isnan(loss), loss
+
+        losses = self.held_out_losses
+        return min(range(len(losses)), key=rank)
+
+    @property
     def is_over(self) -> bool:
         """Whether the run is solved, or has had all of its epochs."""
         held_out = self.held_out_losses
@@ -102,7 +116,7 @@ class Recorder(Callback):
         self.seconds += time.perf_counter() - self._epoch_start
 
         self.write_tables()
-        if lowest(self.held_out_losses) == epoch:
+        if self.best == epoch:
             write_weights(self.directory / BEST, self.network.state_dict())
         write_weights(self.directory / LAST, self.network.state_dict())
         # Last: what is written above for an epoch that the checkpoint misses is written again.
@@ -123,11 +137,6 @@ class Recorder(Callback):
         return table[["iteration", "epoch", "length"]].assign(loss=self.losses)
 
 
-def lowest(losses: Sequence[float]) -> int:
-    """Return the place of the first lowest loss; what is no number is higher than any."""
-    return min(range(len(losses)), key=lambda place: (math.isnan(losses[place]), losses[place]))
-
-
 def restore(recorder: Recorder, checkpoint: Path) -> None:
     """Go back to the end of the last whole epoch, the run's files included.
 
@@ -139,7 +148,7 @@ def restore(recorder: Recorder, checkpoint: Path) -> None:
     directory = recorder.directory
     recorder.write_tables()
     write_weights(directory / LAST, content["weights"])
-    if lowest(recorder.held_out_losses) == len(recorder.epochs) - 1:
+    if recorder.best == len(recorder.epochs) - 1:
         write_weights(directory / BEST, content["weights"])
     else:
         read_weights(directory / BEST)  # which cannot be made again

@@ -33,7 +33,6 @@ from brc_pytorch.experiments.train.denormals import flushed
 from brc_pytorch.experiments.train.fit import fit, quiet, test
 from brc_pytorch.experiments.train.locks import hold
 from brc_pytorch.experiments.train.machine import choose_device, command_line, describe_start
-from brc_pytorch.experiments.train.recorder import lowest
 from brc_pytorch.experiments.train.run import Report, Run, check_same
 from brc_pytorch.experiments.train.stopping import Stopper, stopping_between_batches
 from brc_pytorch.experiments.weights import read_weights
@@ -152,15 +151,14 @@ def _train_to_the_end(
             log.add_tests(tests)
 
     held_out = recorder.held_out_losses
-    best = lowest(held_out)
     result = {
         "settings": run.settings,
         "parameters": sum(p.numel() for p in network.parameters()),
         "epochs": len(held_out),
         "iterations": len(recorder.losses),
         "solved": run.task.is_solved(held_out[-1]),
-        f"best_{run.task.held_out}_loss": _finite(held_out[best]),
-        "best_epoch": best + 1,
+        f"best_{run.task.held_out}_loss": _finite(held_out[recorder.best]),
+        "best_epoch": recorder.best + 1,
         f"last_{run.task.held_out}_loss": _finite(held_out[-1]),
         "seconds": round(recorder.seconds, 3),
         **start,

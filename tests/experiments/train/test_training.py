@@ -8,7 +8,12 @@ import torch
 
 from brc_pytorch import ops
 from brc_pytorch.experiments import files, weights
-from brc_pytorch.experiments.tasks import BinaryAdditionTask, CopyFirstInputTask, random_stream
+from brc_pytorch.experiments.tasks import (
+    BinaryAdditionTask,
+    CopyFirstInputTask,
+    StateTrackingTask,
+    random_stream,
+)
 from brc_pytorch.experiments.train import fit, machine, recorder
 from brc_pytorch.experiments.train.run import Run
 from brc_pytorch.experiments.train.training import train
@@ -93,6 +98,32 @@ def test_the_saved_models_have_the_losses_of_the_tables(tmp_path):
         assert loss == pytest.approx(result[f"{name}_test_loss"], rel=1e-5)
 
 
+def test_the_best_model_is_one_of_the_longest_sequences(tmp_path):
+    # Two steps are easy to tell, however little is learned of eight.
+    task = StateTrackingTask(
+        problem="Z2",
+        hidden_size=16,
+        length=8,
+        epochs=4,
+        train_size=1600,
+        validation_size=100,
+        batch_size=32,
+        learning_rate=0.01,
+        test_size=2,
+        max_test_length=8,
+    )
+    result = train(Run(task, "BRC", 0), tmp_path)
+    epochs = pd.read_csv(tmp_path / "epochs.csv")
+    assert epochs["length"].tolist() == [2, 4, 8, 8]
+    assert epochs["validation_loss"].idxmin() == 0
+    assert result["best_epoch"] == epochs["validation_loss"][2:].idxmin() + 1
+    elements, states = task.data(0, 8)[1][:]
+    network = task.network("BRC")
+    network.load_state_dict(torch.load(tmp_path / "best.pt", weights_only=True))
+    loss = task.loss(network(elements), states).item()
+    assert loss == pytest.approx(result["best_validation_loss"], rel=1e-5)
+
+
 def test_binary_addition_trains_each_length_and_tests_the_last_model(tmp_path):
     result = train(Run(ADD, "LSTM", 0), tmp_path)
     assert names(tmp_path) == {
@@ -107,7 +138,8 @@ def test_binary_addition_trains_each_length_and_tests_the_last_model(tmp_path):
     epochs = pd.read_csv(tmp_path / "epochs.csv")
     assert epochs["length"].tolist() == [3, 3, 4, 4]
     assert list(epochs)[-2:] == ["validation_loss", "validation_accuracy"]
-    assert result["best_validation_loss"] == epochs["validation_loss"].min()
+    last = epochs[epochs["length"] == 4]
+    assert result["best_validation_loss"] == last["validation_loss"].min()
     tests = pd.read_csv(tmp_path / "test.csv")
     assert tests["length"].tolist() == [3, 4, 5, 6]
     network = ADD.network("LSTM")
