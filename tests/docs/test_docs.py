@@ -18,7 +18,7 @@ from brc_pytorch.experiments.cli import app
 from brc_pytorch.experiments.show.comparison import compare, read_others
 from brc_pytorch.experiments.show.results import read_experiment
 from brc_pytorch.experiments.show.tables import compare_cells, summarise
-from brc_pytorch.experiments.train.sweep_file import read_sweep
+from brc_pytorch.experiments.train.sweep_file import read_grids, read_sweep
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "brc_pytorch").rglob("*.py"))
@@ -117,20 +117,43 @@ def test_documented_sweeps_are_read(language, code, tmp_path, monkeypatch):
     assert len(read_sweep(path)["copying"]) == 4 * 3 * 3
 
 
+def chosen_rate(folder, settings, grid):
+    """The learning rate that a run of an experiment has, chosen from a grid for its cell."""
+    choice = json.loads((folder / "learning-rates.json").read_text(encoding="utf-8"))
+    assert choice["grid"] == grid
+    (rate,) = (
+        each["learning_rate"]
+        for each in choice["chosen"]
+        if all(settings[key] == value for key, value in each.items() if key in DIMENSIONS)
+    )
+    assert rate in grid
+    return rate
+
+
 def test_published_runs_are_those_of_the_published_sweep():
     folder = ROOT / "docs" / "results"
+    files = [folder / name for name in ("published.toml", "planned.toml")]
+    grids = {name: grid for file in reversed(files) for name, grid in read_grids(file).items()}
     planned = {
         (experiment, run.name): run.settings
-        for file in ("published.toml", "planned.toml")
-        for experiment, runs in read_sweep(folder / file).items()
+        for file in files
+        for experiment, runs in read_sweep(file).items()
         for run in runs
     }
     published = list((folder / "data").glob("*/*/result.json"))
     assert published
     for path in published:
         settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
-        assert settings == planned[path.parts[-3], path.parts[-2]]
+        expected = planned[path.parts[-3], path.parts[-2]]
+        grid = grids.get(path.parts[-3])
+        if grid is not None:
+            rate = chosen_rate(path.parents[1], settings, grid)
+            expected = {**expected, "learning_rate": rate}
+        assert settings == expected
 
+
+# What a learning rate is chosen for.
+DIMENSIONS = ("cell", "problem", "layers")
 
 # What the page leaves out of the table of an experiment.
 LEFT_OUT = {
@@ -139,10 +162,11 @@ LEFT_OUT = {
         *("training binary cross-entropy", "iterations", "learning rate", "time a run"),
     ),
     "copy-first-input": ("layers", "iterations", "solved", "learning rate", "time a run"),
+    "copy-first-input-9000": ("layers", "iterations", "learning rate", "time a run"),
     "denoising": ("layers", "iterations", "learning rate"),
     "sequential-mnist": ("padding", "layers", "iterations", "learning rate"),
     "state-tracking": (
-        *("layers", "iterations", "learning rate"),
+        *("layers", "training cross-entropy", "iterations"),
         *("time an iteration", "time a run"),  # of a machine that did much else
     ),
     "warm-up": (
@@ -180,12 +204,14 @@ def test_the_predecessor_s_figures_stand_beside_runs_of_the_same_settings_alone(
     assert len(adding.table.rows) == 8
     for row in adding.table.rows:
         assert row in shown
+    copied = compare(read_experiment(folder / "data" / "copy-first-input-9000"), others)
+    assert [len(copying.table.rows) for copying in copied] == [8, 4]
+    for copying in copied:
+        assert copying.differences == []
+        for row in copying.table.rows:
+            assert row in shown
     for copying in compare(read_experiment(folder / "data" / "copy-first-input"), others):
         assert copying.differences == ["train_size is 45000 here, 9000 there"]
-    theirs = [row for table in others.tables[1:] for row in table.rows]
-    assert len(theirs) == 8 + 4
-    for row in theirs:
-        assert [str(row["length"]), row["cell"], row["value"]] in shown
 
 
 def test_published_models_stand_below_our_cells():
@@ -203,32 +229,45 @@ def test_errors_by_seed_are_those_of_the_data():
     folder = ROOT / "docs" / "results"
     runs = read_experiment(folder / "data" / "warm-up").groups(["cell"])
     assert len(runs) == 3
+    shown = rows(folder / "README.md")
     for (cell,), of_cell in runs.items():
         errors = [f"{run.result['last_test_loss']:.3g}" for run in of_cell]
-        assert [cell, *errors] in rows(folder / "README.md")
+        assert [cell, *errors] in shown
+    copied = read_experiment(folder / "data" / "copy-first-input-9000")
+    for (length, cell), of_cell in copied.groups(["length", "cell"]).items():
+        errors = [f"{run.result['last_test_loss']:.3g}" for run in of_cell]
+        assert length == 5 or [str(length), cell, *errors] in shown
     tracking = read_experiment(folder / "data" / "state-tracking")
     measure, *_ = tracking.task.measures(tracking.settings)
     for key, of_cell in tracking.groups(["problem", "cell"]).items():
         found = {run.settings["seed"]: measure.show(measure.value(run)) for run in of_cell}
-        assert [*key, *(found[seed] for seed in range(3))] in rows(folder / "README.md")
+        assert [*key, *(found[seed] for seed in range(5))] in shown
+
+
+def by_cell(summary, measure):
+    """A measure of each cell, by what the first column tells."""
+    found = {}
+    for row in summary.rows:
+        cell, value = (row[summary.columns.index(column)] for column in ("cell", measure))
+        found.setdefault(row[0], {})[cell] = value
+    return found
 
 
 def test_figures_by_cell_are_those_of_the_data():
     """The tables with a column a cell, of the page on the paper and of the README."""
     data = ROOT / "docs" / "results" / "data"
-    found = {}
-    for name, measure in (("binary-addition", "% right at 60"), ("copy-first-input", "test MSE")):
-        summary = summarise(read_experiment(data / name))
-        for row in summary.rows:
-            cell = row[summary.columns.index("cell")]
-            found.setdefault((name, row[0]), {})[cell] = row[summary.columns.index(measure)]
+    summary = summarise(read_experiment(data / "binary-addition"))
+    found = {(layers,): of_cells for layers, of_cells in by_cell(summary, "% right at 60").items()}
+    for name, size in (("copy-first-input", "45,000"), ("copy-first-input-9000", "9,000")):
+        copied = by_cell(summarise(read_experiment(data / name)), "test MSE")
+        found |= {(length, size): of_cells for length, of_cells in copied.items()}
     shown, in_readme = rows(ROOT / "docs" / "paper.md"), rows(ROOT / "README.md")
-    assert len(found) == 2 + 3
+    assert len(found) == 2 + 3 + 2
     for setting, values in found.items():
         assert [*values] == ["LSTM", "GRU", "BRC", "nBRC"]
-        row = [setting[1], *values.values()]
+        row = [*setting, *values.values()]
         assert row in shown, setting
-        assert row in in_readme or setting[1] == "5", setting
+        assert row in in_readme or setting in {("5", "9,000"), ("5", "45,000"), ("100", "45,000")}
     images = summarise(read_experiment(data / "sequential-mnist"))
     accuracy = images.columns.index("% test accuracy")
     assert [row[accuracy] for row in images.rows] in shown
