@@ -19,6 +19,7 @@ from brc_pytorch.experiments.show.comparison import compare, read_others
 from brc_pytorch.experiments.show.results import read_experiment
 from brc_pytorch.experiments.show.tables import compare_cells, summarise
 from brc_pytorch.experiments.train.sweep_file import read_grids, read_sweep
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "brc_pytorch").rglob("*.py"))
@@ -133,7 +134,7 @@ def chosen_rate(folder, settings, grid):
 def test_published_runs_are_those_of_the_published_sweep():
     folder = ROOT / "docs" / "results"
     files = [folder / name for name in ("published.toml", "planned.toml")]
-    grids = {name: grid for file in reversed(files) for name, grid in read_grids(file).items()}
+    grids = {name: grid for file in files for name, grid in read_grids(file).items()}
     planned = {
         (experiment, run.name): run.settings
         for file in files
@@ -279,10 +280,7 @@ def test_figures_by_cell_are_those_of_the_data():
 
 
 def test_the_speed_shown_is_that_of_the_data():
-    path = ROOT / "benchmarks" / "report.py"
-    spec = importlib.util.spec_from_file_location("benchmark_report", path)
-    report = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(report)
+    report = load_script("benchmarks/report.py")
     results, agents = (
         json.loads((ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("benchmarks", "benchmarks-agents")

@@ -1,6 +1,5 @@
 """The example that trains agents on the T-maze, and what it published."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -9,17 +8,15 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from tests.scripts import load_script
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def example():
     """The example as a module."""
-    path = ROOT / "examples" / "t_maze.py"
-    spec = importlib.util.spec_from_file_location("t_maze", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("examples/t_maze.py")
 
 
 @pytest.fixture

@@ -1,24 +1,17 @@
 """The picture of a value that is held."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
 from brc_pytorch.experiments.networks import load_network
 from brc_pytorch.experiments.show.networks import task_of
 from brc_pytorch.experiments.show.results import read_run
-
-PATH = Path(__file__).parents[3] / "docs" / "results" / "held_value.py"
+from tests.scripts import load_script
 
 
 @pytest.fixture
 def script():
-    spec = importlib.util.spec_from_file_location("held_value", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("docs/results/held_value.py")
 
 
 @torch.no_grad()

@@ -1,8 +1,5 @@
 """The units that tell parity."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,16 +9,12 @@ from brc_pytorch.experiments.tasks.cells import recurrent_part
 from brc_pytorch.experiments.train.run import Run
 from brc_pytorch.experiments.train.training import train
 from brc_pytorch.experiments.weights import write_weights
-
-PATH = Path(__file__).parents[3] / "docs" / "results" / "parity_units.py"
+from tests.scripts import load_script
 
 
 @pytest.fixture
 def script():
-    spec = importlib.util.spec_from_file_location("parity_units", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("docs/results/parity_units.py")
 
 
 @pytest.fixture

@@ -309,7 +309,13 @@ def test_a_brc_s_feedback_may_be_a_switch_at_first():
     ("name", "message"),
     [
         ("nbcr", "cell: expected a known name .* 'nbcr'; did you mean nBRC"),
-        ("zzz", "known are LSTM, .*, LSTM-chrono, GRU, RNN, BRC, BRC-switch, nBRC, PeepholeLSTM"),
+        (
+            "zzz",
+            (
+                "known are LSTM, LSTM-forget, LSTM-chrono, GRU, RNN, BRC, BRC-switch, nBRC, "
+                "PeepholeLSTM"
+            ),
+        ),
         ("no_such_module:Cell", "no module named 'no_such_module'"),
         ("torch.nn.no_such:Cell", "no module named 'torch.nn.no_such'"),
         ("torch.nn:GRUCel", "expected a class of torch.nn .* did you mean GRUCell"),
