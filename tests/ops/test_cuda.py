@@ -75,7 +75,7 @@ def test_parity_of_any_call(assert_parity_of_any_call, recurrence, data):
 
 
 @narrow
-@pytest.mark.parametrize("hidden_size", [5, 129], ids=["small", "packed weights"])
+@pytest.mark.parametrize("hidden_size", [5, 129], ids=["small", "streamed weights"])
 @pytest.mark.parametrize(
     ("lengths", "reverse", "resets"),
     [(False, False, False), (True, True, False), (True, True, True)],

@@ -28,6 +28,8 @@ KERNELS = [
     "brc_backward",
     "nbrc_forward",
     "nbrc_backward",
+    "nbrc_forward_streamed",
+    "nbrc_backward_streamed",
     "nbrc_forward_step",
     "nbrc_backward_step",
 ]
@@ -129,6 +131,7 @@ CASES = [
     ("nbrc", 100, torch.float32),
     ("nbrc", 128, torch.float32),
     ("nbrc", 128, torch.bfloat16),
+    ("nbrc", 256, torch.float32),
     ("nbrc", 256, torch.bfloat16),
     ("nbrc", 200, torch.float16),
     ("nbrc", 64, torch.float64),
@@ -178,23 +181,41 @@ def test_triton_is_not_imported_before_it_is_used():
 
 
 def test_all_kernels_are_launched(launches):
-    for recurrence, hidden in [("brc", 4), ("nbrc", 4), ("nbrc", 300)]:
-        call(recurrence, hidden, torch.float32)
+    for recurrence, hidden, batch in [
+        ("brc", 4, 2),
+        ("nbrc", 4, 2),
+        ("nbrc", 300, 2),
+        ("nbrc", 4, 2049),
+    ]:
+        call(recurrence, hidden, torch.float32, batch=batch)
     assert sorted(launches) == sorted(KERNELS)
 
 
 @pytest.mark.parametrize(
-    ("hidden", "dtype", "on_chip"),
+    ("hidden", "batch", "dtype", "design"),
     [
-        (1, torch.float32, True),
-        (128, torch.float32, True),
-        (129, torch.float32, False),
-        (256, torch.bfloat16, True),
-        (256, torch.float16, True),
-        (257, torch.float16, False),
-        (64, torch.float64, True),
-        (65, torch.float64, False),
+        (1, 100, torch.float32, "resident"),
+        (128, 2048, torch.float32, "resident"),
+        (129, 100, torch.float32, "streamed"),
+        (128, 100, torch.bfloat16, "resident"),
+        (257, 100, torch.float16, "streamed"),
+        (64, 100, torch.float64, "resident"),
+        (65, 100, torch.float64, "streamed"),
+        (1000, 32, torch.float32, "streamed"),
+        (1000, 100, torch.float32, "step by step"),
+        (1, 2049, torch.float32, "step by step"),
     ],
 )
-def test_which_weights_stay_on_chip(hidden, dtype, on_chip):
-    assert (triton_backend._resident_block(hidden, 100, dtype) is not None) == on_chip
+def test_which_kernel_walks_a_layer(hidden, batch, dtype, design):
+    walk = triton_backend._walk_of_rows(hidden, batch, dtype)
+    found = "step by step" if walk is None else "streamed" if walk.rows else "resident"
+    assert found == design
+
+
+@pytest.mark.parametrize("batch", [1, 128, 129, 257, 500])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_streaming_programs_have_all_rows_and_whole_parts(batch, dtype):
+    for hidden in (129, 200, 256):
+        walk = triton_backend._walk_of_rows(hidden, batch, dtype)
+        assert walk.programs * walk.rows >= batch
+        assert walk.block % (2 * walk.chunk) == 0

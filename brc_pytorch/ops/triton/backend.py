@@ -15,30 +15,31 @@ Symbols: T time, B batch, I input size, H hidden size; the tensors are those of
 
 import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from brc_pytorch.ops.backends import Backend, Call, Gradients, register_backend
 from brc_pytorch.ops.reference import are_data, begin_anew, mask_padding
 
-# The projected input of one span: with the states beside it, it stays in the second-level cache
-# (40 MiB on an A100, 50 on an H100) between the product that writes it and the kernel.
-_SPAN_BYTES = 32 * 2**20
+# The projected input of one span. Smaller spans would stay in the second-level cache, which gains
+# less than more launches cost.
+_SPAN_BYTES = 128 * 2**20
 # A program that waits for memory more than it computes: one warp, and a column for each thread.
 _COLUMNS_OPTIONS = {"block": 32, "num_warps": 1, "enable_fp_fusion": True}
 # The weights of the nBRC that a multiprocessor's 64 Ki registers hold beside all else.
 _RESIDENT_BYTES = 128 * 2**10
-# With 255 registers a thread, eight warps have all of them; more warps would spill more.
-_RESIDENT_WARPS = 8
-# Weights of two bytes are packed for this block, and most lie in the first-level cache.
-_PACKED_BLOCK = 256
 # A row has a multiprocessor to itself; from some rows on products of all rows at once are faster.
 _RESIDENT_ROWS = 2048
+# The weights that all programs together take from the second-level cache at a step: beyond that,
+# two launches a step are no slower.
+_STREAMED_BYTES = 256 * 2**20
+# Rows that share what has come from the cache, if there are more rows than multiprocessors.
+_STREAMED_ROWS = 4
+_MULTIPROCESSORS = 128
 
 
 class _Inputs(NamedTuple):
@@ -58,9 +59,20 @@ class _Inputs(NamedTuple):
     anew: Tensor | None
     reset_state: Tensor | None
 
+    @property
+    def biases(self) -> tuple[Tensor | None, int]:
+        """The bias and its size, as the kernels take them."""
+        return self.bias, 0 if self.bias is None else len(self.bias)
+
 
 def _computed_in(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _computed_like(result: Tensor) -> Tensor:
+    """Where a result is computed: in its own place, or in a wider type elsewhere."""
+    dtype = _computed_in(result.dtype)
+    return result if result.dtype == dtype else torch.empty_like(result, dtype=dtype)
 
 
 def _spans(inputs: _Inputs) -> list[tuple[int, int]]:
@@ -73,41 +85,50 @@ def _spans(inputs: _Inputs) -> list[tuple[int, int]]:
     return spans[::-1] if reverse else spans
 
 
-def _resident_block(hidden: int, batch: int, dtype: torch.dtype) -> int | None:
-    """Units of a program that keeps the nBRC's weights on chip, a power of 2; None if too many."""
+class _Walk(NamedTuple):
+    """How the programs of a kernel that walks rows are launched; the last two if it streams."""
+
+    programs: int
+    block: int
+    num_warps: int
+    rows: int = 0
+    chunk: int = 0
+
+
+def _walk_of_rows(hidden: int, batch: int, dtype: torch.dtype) -> _Walk | None:
+    """The kernel for a layer of this size; None if products of all rows at once are faster."""
     block = max(16, 1 << (hidden - 1).bit_length())
-    fits = 2 * block**2 * dtype.itemsize <= _RESIDENT_BYTES
-    packs = dtype.itemsize == 2 and block == _PACKED_BLOCK  # noqa: PLR2004 - two bytes
-    return block if (fits or packs) and batch <= _RESIDENT_ROWS else None
+    if batch > _RESIDENT_ROWS:
+        return None
+    if 2 * block**2 * dtype.itemsize <= _RESIDENT_BYTES:
+        return _Walk(batch, block, 2 * block // 32)  # a thread for each column of the two gates
+    rows = min(1 << (math.ceil(batch / _MULTIPROCESSORS) - 1).bit_length(), _STREAMED_ROWS)
+    programs = math.ceil(batch / rows)
+    if programs * 2 * hidden**2 * dtype.itemsize > _STREAMED_BYTES:
+        return None
+    words = block * _computed_in(dtype).itemsize // 4
+    return _Walk(programs, block, min(words // 32, 16), rows, max(2**12 // (rows * words), 2))
 
 
-def _resident_options(block: int, dtype: torch.dtype) -> dict[str, Any]:
-    packed = block == _PACKED_BLOCK
-    words = block**2 // 2 if packed else 2 * block**2 * max(dtype.itemsize // 4, 1)
-    warps = min(max(1, words // 2048), _RESIDENT_WARPS)
-    return {"block": block, "packed": packed, "num_warps": warps, "enable_fp_fusion": True}
-
-
-def _tiles(memory: Tensor, block: int, transposed: bool) -> Tensor:
-    """W_c and W_a padded with zeros, (2, block, block), or with two rows in a word, int32."""
+def _streamed(memory: Tensor, walk: _Walk, transposed: bool) -> tuple[Tensor, Tensor, int]:
+    """Weights and shared memory of a kernel that streams, and how many columns a thread has."""
     hidden = memory.shape[0]
-    tiles = memory.new_zeros(2, block, block)
-    weights = memory.view(hidden, 2, hidden).movedim(1, 0)
-    tiles[:, :hidden, :hidden] = weights.mT if transposed else weights
-    if block < _PACKED_BLOCK:
-        return tiles
-    pairs = tiles.view(2, block // 2, 2, block).movedim(2, 3).contiguous()
-    return pairs.view(torch.int32).squeeze(-1)
-
-
-def _project(input: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    """U_c x + b_c, U_a x + b_a and U x side by side, (count, B, 3H), in one product."""
-    rows = input.flatten(0, 1)
-    if bias is None:
-        arguments = rows @ kernel
+    gates = memory.view(hidden, 2, hidden)
+    height = (2 if transposed else 1) * (walk.block + 2 * walk.chunk)
+    if transposed:
+        weights = memory.new_zeros(height, walk.block)
+        weights[: 2 * hidden, :hidden] = memory.t()
     else:
-        arguments = torch.addmm(F.pad(bias, (0, kernel.shape[1] - bias.shape[0])), rows, kernel)
-    return arguments.view(*input.shape[:2], -1)
+        weights = memory.new_zeros(height, 2 * walk.block)
+        weights.view(height, 2, walk.block)[:hidden, :, :hidden] = gates
+    dtype = _computed_in(memory.dtype)
+    shared = memory.new_zeros(walk.programs * walk.rows, height, dtype=dtype)
+    return weights, shared, max(weights.shape[1] // (32 * walk.num_warps), 1)
+
+
+def _project(input: Tensor, kernel: Tensor) -> Tensor:
+    """U_c x, U_a x and U x side by side, (count, B, 3H), in one product."""
+    return torch.mm(input.flatten(0, 1), kernel).view(*input.shape[:2], -1)
 
 
 def _prepare(call: Call) -> _Inputs:
@@ -121,7 +142,8 @@ def _prepare(call: Call) -> _Inputs:
         lengths = lengths.to(input.device).clamp(0, input.shape[0]).to(torch.int32).contiguous()
     return _Inputs(
         recurrence.name,
-        *(input, states[0].contiguous(), kernel, memory.contiguous(), bias[0] if bias else None),
+        *(input, states[0].contiguous(), kernel, memory.contiguous()),
+        bias[0].contiguous() if bias else None,
         *(lengths, reverse, anew, None if reset is None else reset[0].contiguous()),
     )
 
@@ -153,6 +175,27 @@ def _columns_grid(output: Tensor) -> tuple[int]:
     return (math.ceil(batch * hidden / _COLUMNS_OPTIONS["block"]),)
 
 
+def _launch_of_rows(walk: _Walk, inputs: _Inputs, *, backward: bool) -> Callable[..., None]:
+    """What launches the kernel that walks rows, from its arguments but bias and weights."""
+    from brc_pytorch.ops.triton import kernels  # noqa: PLC0415 - where a GPU is in use
+
+    memory = inputs.memory
+    options = {"reverse": inputs.reverse, "block": walk.block, "num_warps": walk.num_warps}
+    options["enable_fp_fusion"] = True
+    if not walk.rows:
+        kernel = kernels.nbrc_backward if backward else kernels.nbrc_forward
+        weights = [memory.t().contiguous() if backward else memory]
+    else:
+        kernel = kernels.nbrc_backward_streamed if backward else kernels.nbrc_forward_streamed
+        *weights, vector = _streamed(memory, walk, transposed=backward)
+        options |= {"zero": 0, "rows": walk.rows, "chunk": walk.chunk, "vector": vector}
+
+    def launch(arguments: Tensor, *others: Any) -> None:  # noqa: ANN401 - tensors and numbers
+        kernel[walk.programs,](arguments, *inputs.biases, *weights, *others, **options)
+
+    return launch
+
+
 def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[Tensor, int], None]:
     """How this layer walks over a span: from its arguments and first time to states and output."""
     from brc_pytorch.ops.triton import kernels  # noqa: PLC0415 - where a GPU is in use
@@ -164,23 +207,22 @@ def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[T
 
         def walk_columns(arguments: Tensor, first: int) -> None:
             kernels.brc_forward[_columns_grid(output)](
-                *(arguments, memory, state, output, lengths, *resets),
+                *(arguments, *inputs.biases, memory, state, output, lengths, *resets),
                 *(first, len(arguments), steps, batch, hidden),
                 **{"reverse": reverse, **_COLUMNS_OPTIONS},
             )
 
         return walk_columns
 
-    block = _resident_block(hidden, batch, output.dtype)
-    if block is not None:
-        tiles = _tiles(memory, block, transposed=False)
-        options = {"reverse": reverse, **_resident_options(block, output.dtype)}
+    rows = _walk_of_rows(hidden, batch, output.dtype)
+    if rows is not None:
+        launch = _launch_of_rows(rows, inputs, backward=False)
 
         def walk_rows(arguments: Tensor, first: int) -> None:
-            kernels.nbrc_forward[batch,](
-                *(arguments, tiles, state, output, lengths, *resets),
+            launch(
+                arguments,
+                *(state, output, lengths, *resets),
                 *(first, len(arguments), steps, batch, hidden),
-                **{"zero": 0, **options},
             )
 
         return walk_rows
@@ -197,7 +239,17 @@ def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[T
         for step in reversed(order) if reverse else order:
             torch.mm(narrow, memory, out=feedback)
             kernels.nbrc_forward_step[_columns_grid(output)](
-                *(arguments, feedback, state, narrow, output, lengths, ends, inputs.reset_state),
+                *(
+                    arguments,
+                    *inputs.biases,
+                    feedback,
+                    state,
+                    narrow,
+                    output,
+                    lengths,
+                    ends,
+                    inputs.reset_state,
+                ),
                 *(step, first, steps, batch, hidden),
                 **_COLUMNS_OPTIONS,
             )
@@ -206,12 +258,13 @@ def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[T
 
 
 def _write_outputs(inputs: _Inputs, output: Tensor, last: Tensor) -> None:
-    _, input, h_0, kernel, _, bias, *_ = inputs
-    state = h_0.to(_computed_in(h_0.dtype), copy=True)
+    state = _computed_like(last).copy_(inputs.h_0)
     walk = _forward_walk(inputs, state, output)
     for first, count in _spans(inputs):
-        walk(_project(input[first : first + count], kernel, bias), first)
-    last.copy_(state)
+        part = inputs.input[first : first + count]
+        walk(_project(part, inputs.kernel), first)
+    if state is not last:
+        last.copy_(state)
 
 
 def _backward(
@@ -275,7 +328,7 @@ def _backward_walk(
 
         def walk_columns(arguments: Tensor, states: Tensor | None, first: int) -> None:  # noqa: ARG001 - it finds them in the output
             kernels.brc_backward[_columns_grid(output)](
-                *(arguments, memory, h_0, output, *cotangent, grad_state, sums),
+                *(arguments, *inputs.biases, memory, h_0, output, *cotangent, grad_state, sums),
                 *(lengths, anew, reset_state, grad_reset),
                 *(first, len(arguments), steps, batch, hidden),
                 **{"reverse": reverse, **_COLUMNS_OPTIONS},
@@ -283,16 +336,15 @@ def _backward_walk(
 
         return walk_columns
 
-    block = _resident_block(hidden, batch, output.dtype)
-    if block is not None:
-        tiles = _tiles(memory, block, transposed=True)
-        options = {"reverse": reverse, **_resident_options(block, output.dtype)}
+    rows = _walk_of_rows(hidden, batch, output.dtype)
+    if rows is not None:
+        launch = _launch_of_rows(rows, inputs, backward=True)
 
         def walk_rows(arguments: Tensor, states: Tensor | None, first: int) -> None:
-            kernels.nbrc_backward[batch,](
-                *(arguments, tiles, states, *cotangent, grad_state, lengths, anew, grad_reset),
+            launch(
+                arguments,
+                *(states, *cotangent, grad_state, lengths, anew, grad_reset),
                 *(first, len(arguments), steps, batch, hidden),
-                **{"zero": 0, **options},
             )
 
         return walk_rows
@@ -304,7 +356,17 @@ def _backward_walk(
         order = range(len(arguments))
         for step in order if reverse else reversed(order):
             kernels.nbrc_backward_step[_columns_grid(output)](
-                *(arguments, feedback, states, *cotangent, grad_state, lengths, ends, grad_reset),
+                *(
+                    arguments,
+                    *inputs.biases,
+                    feedback,
+                    states,
+                    *cotangent,
+                    grad_state,
+                    lengths,
+                    ends,
+                    grad_reset,
+                ),
                 *(step, first, steps, batch, hidden),
                 **_COLUMNS_OPTIONS,
             )
@@ -320,11 +382,22 @@ def _backward_walk(
     return walk_steps
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+def _add_product(total: Tensor, left: Tensor, right: Tensor, anew: bool) -> None:
+    """Add a product to a total, or begin it anew whatever it holds."""
     if total.dtype == left.dtype:
-        total.addmm_(left, right)
+        total.addmm_(left, right, beta=0 if anew else 1)
+    elif anew:
+        total.copy_(left @ right)
     else:
         total.add_(left @ right)
+
+
+def _add_rows(total: Tensor, rows: Tensor, anew: bool) -> None:
+    """Add the sum of all rows to a total, or begin it anew whatever it holds."""
+    if anew:
+        torch.sum(rows, 0, dtype=total.dtype, out=total)
+    else:
+        total += rows.sum(0, dtype=total.dtype)
 
 
 def _write_gradients(
@@ -334,25 +407,24 @@ def _write_gradients(
     grad_last: Tensor | None,
     gradients: Gradients,
 ) -> None:
-    recurrence, input, h_0, kernel, memory, bias, lengths, *_ = inputs
+    recurrence, input, h_0, kernel, memory, _, lengths, *_ = inputs
     batch, hidden = h_0.shape
-    zeros = partial(torch.zeros, dtype=_computed_in(input.dtype), device=input.device)
-    grad_state = zeros(h_0.shape)
-    if grad_last is not None:
-        grad_state.copy_(grad_last)
+    total_kernel, total_memory, *total_bias = map(_computed_like, gradients.parameters)
+    grad_state = _computed_like(gradients.states[0])
+    grad_state.copy_(grad_state.new_zeros(()) if grad_last is None else grad_last)
+    zeros = partial(torch.zeros, dtype=grad_state.dtype, device=input.device)
     grad_reset = None if inputs.reset_state is None else zeros(h_0.shape)
     full = recurrence == "nbrc"  # a matrix of memory, not a vector
     sums = None if full else zeros((5, batch, hidden))
-    total_kernel = zeros(kernel.shape)
-    total_memory = zeros(memory.shape)
-    total_bias = zeros((3 * hidden,))
 
     walk = _backward_walk(inputs, output, grad_output, grad_state, grad_reset, sums)
-    for first, count in reversed(_spans(inputs)):
+    spans = _spans(inputs)[::-1]
+    for first, count in spans:
+        begins = first == spans[0][0]
         part = input[first : first + count]
         if lengths is not None:
             part, _ = mask_padding(part, lengths - first)
-        arguments = _project(part, kernel, bias)
+        arguments = _project(part, kernel)
         flat_arguments = arguments.flatten(0, 1)
         states = None
         if full:
@@ -361,35 +433,35 @@ def _write_gradients(
             flat_arguments[:, : 2 * hidden].addmm_(flat_states, memory)
         walk(arguments, states, first)  # from here on these are gradients
         if full:
-            _add_product(total_memory, flat_states.t(), flat_arguments[:, : 2 * hidden])
-            if bias is not None:
-                total_bias += flat_arguments.sum(0, dtype=total_bias.dtype)
+            of_gates = flat_arguments[:, : 2 * hidden]
+            _add_product(total_memory, flat_states.t(), of_gates, begins)
+            for total in total_bias:
+                _add_rows(total, flat_arguments[:, : total.shape[0]], begins)
         flat_input = part.flatten(0, 1)
-        _add_product(total_kernel, flat_input.t(), flat_arguments)
+        _add_product(total_kernel, flat_input.t(), flat_arguments, begins)
         if gradients.input.dim() == input.dim():  # otherwise nobody asks for it
             flat_grad = gradients.input[first : first + count].flatten(0, 1)
             torch.mm(flat_arguments, kernel.t(), out=flat_grad)
 
     if sums is not None:
-        total = sums.sum(1)
-        total_bias, total_memory = total[:3].flatten(), total[3:].flatten()
-    totals = total_kernel, total_memory, total_bias
-    _write_narrow(gradients, grad_state, grad_reset, totals)
-
-
-def _write_narrow(
-    gradients: Gradients,
-    grad_state: Tensor,
-    grad_reset: Tensor | None,
-    totals: tuple[Tensor, Tensor, Tensor],
-) -> None:
-    """Write, in the tensors' own dtype, what was added up in a wider one."""
-    gradients.states[0].copy_(grad_state)
+        _sum_rows(sums, total_memory, total_bias)
+    computed = grad_state, total_kernel, total_memory, *total_bias
+    _copy_where_wider((gradients.states[0], *gradients.parameters), computed)
     if grad_reset is not None:
         gradients.reset_states[0].copy_(grad_reset)
-    # The bias, if there is one, may have fewer gates.
-    for gradient, total in zip(gradients.parameters, totals, strict=False):
-        gradient.copy_(total[: gradient.shape[0]])
+
+
+def _sum_rows(sums: Tensor, total_memory: Tensor, total_bias: Sequence[Tensor]) -> None:
+    """Sum over the rows what the BRC's kernel has summed over time, (5, B, H)."""
+    for total, of_total in ((total_memory, sums[3:]), *((bias, sums) for bias in total_bias)):
+        gates = total.view(-1, sums.shape[2])
+        torch.sum(of_total[: len(gates)], 1, out=gates)
+
+
+def _copy_where_wider(results: Sequence[Tensor], computed: Sequence[Tensor]) -> None:
+    for result, wide in zip(results, computed, strict=True):
+        if result is not wide:
+            result.copy_(wide)
 
 
 if importlib.util.find_spec("triton") is not None:

@@ -22,12 +22,15 @@ Symbols: T time, B batch, H hidden size; D the gradient of h_t, g the candidate.
 from brc_pytorch.ops.triton.kernels.columns import brc_backward, brc_forward
 from brc_pytorch.ops.triton.kernels.resident import nbrc_backward, nbrc_forward
 from brc_pytorch.ops.triton.kernels.stepwise import nbrc_backward_step, nbrc_forward_step
+from brc_pytorch.ops.triton.kernels.streamed import nbrc_backward_streamed, nbrc_forward_streamed
 
 __all__ = [
     "brc_backward",
     "brc_forward",
     "nbrc_backward",
     "nbrc_backward_step",
+    "nbrc_backward_streamed",
     "nbrc_forward",
     "nbrc_forward_step",
+    "nbrc_forward_streamed",
 ]

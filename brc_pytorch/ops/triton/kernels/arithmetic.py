@@ -72,6 +72,21 @@ def load_arguments(arguments, step, column, batch, hidden, mask):
 
 
 @triton.jit
+def load_bias(bias, biases, unit, hidden, mask, dtype: tl.constexpr):
+    """The biases of the three gates: of all, of c and a, or of none."""
+    if bias is None:
+        c = tl.zeros(unit.shape, dtype)
+        a = c
+        u = c
+    else:
+        c = tl.load(bias + unit, mask=mask, other=0).to(dtype)
+        a = tl.load(bias + hidden + unit, mask=mask, other=0).to(dtype)
+        at = 2 * hidden + unit
+        u = tl.load(bias + at, mask=mask & (at < biases), other=0).to(dtype)
+    return c, a, u
+
+
+@triton.jit
 def store_arguments(values, arguments, step, column, batch, hidden, mask):
     """The reverse of :func:`load_arguments`."""
     c, a, u = values
@@ -108,11 +123,15 @@ def load_begins(anew, at, mask):
 
 
 @triton.jit
-def divert(grad, begins, grad_reset, element):
-    """Add to the reset state's gradient what has come back to it, and take that from ``grad``."""
+def divert(grad, begins, grad_reset, element, once):
+    """Add to the reset state's gradient what has come back to it, and take that from ``grad``.
+
+    ``once`` is one of the places of each element, if it has several.
+    """
     if grad_reset is not None:
         at = grad_reset + element
-        tl.store(at, tl.load(at, mask=begins, other=0) + grad, mask=begins)
+        adds = begins & once
+        tl.store(at, tl.load(at, mask=adds, other=0) + grad, mask=adds)
     return tl.where(begins, 0, grad)
 
 
@@ -129,3 +148,28 @@ def columns_of(batch, hidden, block: tl.constexpr):
     row = element // hidden
     unit = element % hidden
     return element, row, unit, row * 3 * hidden + unit, element < batch * hidden
+
+
+@triton.jit
+def wide_units(hidden, block: tl.constexpr, wide: tl.constexpr):
+    """The units of a vector of both gates, its places among 2H columns, which exist."""
+    place = tl.arange(0, wide)
+    unit = place % block
+    return unit, (place // block) * hidden + unit, unit < hidden
+
+
+@triton.jit
+def _add_pairs(left_0, left_1, right_0, right_1):
+    return left_0 + right_0, left_1 + right_1
+
+
+@triton.jit
+def halves(x, is_first, shape: tl.constexpr, axis: tl.constexpr):
+    """What belongs to each of two gates that lie side by side, which ``shape`` has at ``axis``.
+
+    A sum of one value and of zero: the compiler would let each thread repeat what leads to a mere
+    choice, all that follows it included.
+    """
+    first = tl.reshape(tl.where(is_first, x, 0), shape)
+    second = tl.reshape(tl.where(is_first, 0, x), shape)
+    return tl.reduce((first, second), axis, _add_pairs)

@@ -14,6 +14,7 @@ from brc_pytorch.ops.triton.kernels.arithmetic import (
     gates_of,
     load_arguments,
     load_begins,
+    load_bias,
     load_length,
     load_reset,
     step_at,
@@ -30,11 +31,20 @@ def _own_columns(lengths, steps, batch, hidden, block: tl.constexpr):
 
 
 @triton.jit
-def _load_weights(memory, unit, exists, hidden, dtype: tl.constexpr):
-    """w_c and w_a of some units."""
+def _load_weights(memory, bias, biases, unit, exists, hidden, dtype: tl.constexpr):
+    """w_c, w_a, b_c, b_a and the candidate's bias of some units."""
     w_c = tl.load(memory + unit, mask=exists, other=0).to(dtype)
     w_a = tl.load(memory + hidden + unit, mask=exists, other=0).to(dtype)
-    return w_c, w_a
+    b_c, b_a, b_u = load_bias(bias, biases, unit, hidden, exists, dtype)
+    return w_c, w_a, b_c, b_a, b_u
+
+
+@triton.jit
+def _gates(arguments, weights, h):
+    c, a, u = arguments
+    w_c, w_a, b_c, b_a, b_u = weights
+    u = u.to(h.dtype) + b_u
+    return gates_of(c.to(h.dtype) + b_c, a.to(h.dtype) + b_a, u, w_c * h, w_a * h, h)
 
 
 @triton.jit
@@ -53,15 +63,13 @@ def _forward_step(
     h, fetched, weights, output, position, span, rows, columns, reverse: tl.constexpr
 ):
     parts, begins = fetched  # Triton 3.7 takes no tuple within a tuple here
-    c, a, u = parts
-    w_c, w_a = weights
     first, count, batch, hidden = span
     length, reset = rows
     element, _, _, _, _ = columns
     size = batch * hidden
     h = tl.where(begins, reset, h)
     time = first + step_at(position, count, reverse)
-    c, _, g = gates_of(c.to(h.dtype), a.to(h.dtype), u.to(h.dtype), w_c * h, w_a * h, h)
+    c, _, g = _gates(parts, weights, h)
     inside = below(position < count, element, size)
     valid = inside & (time < length)
     h = tl.where(valid, c * h + (1 - c) * g, h)
@@ -69,9 +77,11 @@ def _forward_step(
     return h
 
 
-@triton.jit(do_not_specialize=["first", "count", "steps"])
+@triton.jit(do_not_specialize=["biases", "first", "count", "steps"])
 def brc_forward(
     arguments,
+    bias,
+    biases,
     memory,
     state,
     output,
@@ -94,7 +104,7 @@ def brc_forward(
     rows = (length, load_reset(reset_state, element, exists).to(h.dtype))
     span = (first, count, batch, hidden)
     sources = (arguments, anew)
-    weights = _load_weights(memory, unit, exists, hidden, h.dtype)
+    weights = _load_weights(memory, bias, biases, unit, exists, hidden, h.dtype)
 
     # Four steps are on their way from memory while one is computed. The loop is written out, since
     # to pass a value on to the next variable would be to wait for it.
@@ -148,8 +158,7 @@ def _backward_step(carried, fetched, weights, results, position, span, rows, rev
     grad, sum_c, sum_a, sum_u, sum_w_c, sum_w_a = carried
     x, h, grad_output, begins = fetched
     arguments, grad_reset = results
-    x_c, x_a, x_u = x
-    w_c, w_a = weights
+    w_c, w_a, _, _, _ = weights
     first, count, batch, hidden = span
     columns, length, _, _ = rows
     element, _, _, column, _ = columns
@@ -157,9 +166,7 @@ def _backward_step(carried, fetched, weights, results, position, span, rows, rev
     mask = below(position >= 0, element, batch * hidden)
     valid = mask & (first + step < length)
     h = h.to(grad.dtype)
-    c, a_less_1, g = gates_of(
-        x_c.to(grad.dtype), x_a.to(grad.dtype), x_u.to(grad.dtype), w_c * h, w_a * h, h
-    )
+    c, a_less_1, g = _gates(x, weights, h)
     grad_c, grad_a, grad_u, before = differentiate(
         grad + grad_output.to(grad.dtype), h, c, a_less_1, g
     )
@@ -170,7 +177,7 @@ def _backward_step(carried, fetched, weights, results, position, span, rows, rev
     grad_u = tl.where(valid, grad_u, 0)
     store_arguments((grad_c, grad_a, grad_u), arguments, step, column, batch, hidden, mask)
     grad = tl.where(valid, before + w_c * grad_c + w_a * grad_a, grad)
-    grad = divert(grad, begins, grad_reset, element)
+    grad = divert(grad, begins, grad_reset, element, mask)
     return (
         grad,
         sum_c + grad_c,
@@ -181,9 +188,11 @@ def _backward_step(carried, fetched, weights, results, position, span, rows, rev
     )
 
 
-@triton.jit(do_not_specialize=["first", "count", "steps"])
+@triton.jit(do_not_specialize=["biases", "first", "count", "steps"])
 def brc_backward(
     arguments,
+    bias,
+    biases,
     memory,
     h_0,
     output,
@@ -216,7 +225,7 @@ def brc_backward(
     element, row, unit, _, exists = columns
     size = batch * hidden
     grad = tl.load(grad_state + element, mask=exists, other=0)
-    weights = _load_weights(memory, unit, exists, hidden, grad.dtype)
+    weights = _load_weights(memory, bias, biases, unit, exists, hidden, grad.dtype)
     h_0 = tl.load(h_0 + element, mask=exists, other=0)
     rows = (columns, length, h_0, load_reset(reset_state, element, exists).to(h_0.dtype))
     results = (arguments, grad_reset)

@@ -13,15 +13,18 @@ from brc_pytorch.ops.triton.kernels.arithmetic import (
     gates_of,
     load_arguments,
     load_begins,
+    load_bias,
     load_length,
     load_reset,
     store_arguments,
 )
 
 
-@triton.jit(do_not_specialize=["step", "first", "steps"])
+@triton.jit(do_not_specialize=["biases", "step", "first", "steps"])
 def nbrc_forward_step(
     arguments,
+    bias,
+    biases,
     feedback,
     state,
     narrow,
@@ -50,7 +53,9 @@ def nbrc_forward_step(
     at = feedback + row * 2 * hidden + unit
     feedback_c = tl.load(at, mask=exists, other=0).to(h.dtype)
     feedback_a = tl.load(at + hidden, mask=exists, other=0).to(h.dtype)
-    c, _, g = gates_of(c.to(h.dtype), a.to(h.dtype), u.to(h.dtype), feedback_c, feedback_a, h)
+    b_c, b_a, b_u = load_bias(bias, biases, unit, hidden, exists, h.dtype)
+    c, a, u = c.to(h.dtype) + b_c, a.to(h.dtype) + b_a, u.to(h.dtype) + b_u
+    c, _, g = gates_of(c, a, u, feedback_c, feedback_a, h)
     valid = time < length
     h = tl.where(valid, c * h + (1 - c) * g, h)
     tl.store(output + time * (batch * hidden) + element, tl.where(valid, h, 0), mask=exists)
@@ -61,9 +66,11 @@ def nbrc_forward_step(
     tl.store(narrow + element, h, mask=exists)
 
 
-@triton.jit(do_not_specialize=["step", "first", "steps"])
+@triton.jit(do_not_specialize=["biases", "step", "first", "steps"])
 def nbrc_backward_step(
     arguments,
+    bias,
+    biases,
     feedback,
     states,
     grad_output,
@@ -96,7 +103,8 @@ def nbrc_backward_step(
     grad = tl.load(grad_state + element, mask=exists, other=0)
     grad += tl.load(feedback + element, mask=exists, other=0).to(grad.dtype)
     if ends is not None:
-        grad = divert(grad, load_begins(ends, time * batch + row, exists), grad_reset, element)
+        begins = load_begins(ends, time * batch + row, exists)
+        grad = divert(grad, begins, grad_reset, element, exists)
     total = grad
     if grad_output is not None:
         at = row * stride_b + unit * stride_h
@@ -104,7 +112,9 @@ def nbrc_backward_step(
         total += tl.load(at_time, mask=valid, other=0).to(grad.dtype)
     h = tl.load(states + step * (batch * hidden) + element, mask=exists, other=0).to(grad.dtype)
     c, a, u = load_arguments(arguments, step, column, batch, hidden, exists)
-    c, a_less_1, g = gates_of(c.to(grad.dtype), a.to(grad.dtype), u.to(grad.dtype), 0, 0, h)
+    b_c, b_a, b_u = load_bias(bias, biases, unit, hidden, exists, h.dtype)
+    c, a, u = c.to(h.dtype) + b_c, a.to(h.dtype) + b_a, u.to(h.dtype) + b_u
+    c, a_less_1, g = gates_of(c, a, u, 0, 0, h)
     grad_c, grad_a, grad_u, before = differentiate(total, h, c, a_less_1, g)
     grad_c = tl.where(valid, grad_c, 0)
     grad_a = tl.where(valid, grad_a, 0)
