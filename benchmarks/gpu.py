@@ -237,12 +237,19 @@ def main() -> None:
         "cudnn": torch.backends.cudnn.version(),
         "triton": importlib.import_module("triton").__version__,
     }
-    cases = [case for case in CASES if arguments.only in case.name]
-    results = {"machine": machine, "cases": [measure(case, bandwidth) for case in cases]}
-    if not arguments.only:
-        unfinished = RESULTS.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(results, indent=1) + "\n")
-        unfinished.replace(RESULTS)
+    measured: list[dict[str, Any]] = []
+    for case in CASES:
+        if arguments.only in case.name:
+            measured.append(measure(case, bandwidth))
+            if not arguments.only:  # what was measured stays, whatever becomes of the next case
+                write({"machine": machine, "cases": measured})
+
+
+def write(results: dict[str, Any]) -> None:
+    """Replace the file of results at once."""
+    unfinished = RESULTS.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(results, indent=1) + "\n")
+    unfinished.replace(RESULTS)
 
 
 if __name__ == "__main__":

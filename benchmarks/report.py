@@ -308,57 +308,68 @@ def agent_tables(results: dict[str, Any]) -> str:
     )
 
 
-def over_gru(seconds: dict[str, float], kind: str, way: str = "") -> str:
-    """`nn.GRU`'s time over that of a network, nothing where it did not run."""
-    peer = seconds.get(f"nn.GRU{way}")
-    return "" if peer is None else f"{peer / seconds[kind + way]:.2f}"
+def over_gru(figures: dict[str, float], kind: str, way: str = "") -> str:
+    """`nn.GRU`'s time or memory over that of a network, nothing where it did not run."""
+    peer = figures.get(f"nn.GRU{way}")
+    return "" if peer is None else f"{peer / figures[kind + way]:.2f}"
 
 
 def gpu_tables(results: dict[str, Any]) -> str:
     """The measured ratios, times, memory and distances of a GPU as Markdown."""
-    machine = results["machine"]
-    names = list(dict.fromkeys(name for case in results["cases"] for name in case["seconds"]))
-    hardware = f"{machine['gpu']}, {machine['copy_gb_a_second']:.0f} GB/s in a copy"
-    software = f"cuDNN {machine['cudnn']}, torch {machine['torch']}, Triton {machine['triton']}"
-    floors = " | ".join(f"{kind}, over its floor" for kind in KINDS)
-    memories = " | ".join(f"memory, {kind}" for kind in KINDS)
-    header = [f"| case | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    machine, cases = results["machine"], results["cases"]
+    versions = [("CUDA", "cuda"), ("cuDNN", "cudnn"), ("torch", "torch"), ("Triton", "triton")]
+    known = [f"{name} {machine[key]}" for name, key in versions if key in machine]
+    if "copy_gb_a_second" in machine:
+        known.insert(0, f"{machine['copy_gb_a_second']:.0f} GB/s in a copy")
+    ratios = []
+    for case in cases:
+        targets = dict(zip(KINDS, GPU_TARGETS[case["name"]], strict=True))
+        row = [case["name"]]
+        for kind in KINDS:
+            row += [over_gru(case["seconds"], kind), str(targets[kind] or "")]
+            row += [over_gru(case["seconds"], kind, ", CUDA graph"), over_gru(case["mib"], kind)]
+        ratios.append(row)
+    floors = [
+        [
+            case["name"],
+            *(f"{case['seconds'][f'{kind}, forward'] / floor:.2f}" for kind, floor in of),
+        ]
+        for case in cases
+        if (of := case["forward_floors"].items())
+    ]
+    names = list(dict.fromkeys(name for case in cases for name in case["seconds"]))
+    times = [
+        [case["name"], *(milliseconds(case["seconds"].get(name)) for name in names)]
+        for case in cases
+    ]
+    reasons = {f"{name} ({why})" for case in cases for name, why in case["left_out"].items()}
     lines = [
-        f"{hardware}, CUDA {machine['cuda']}, {software}.",
+        f"{', '.join([machine['gpu'], *known])}.",
         "",
         "`nn.GRU`'s time over ours in a training step, as it is called and with both as CUDA",
-        "graphs; our peak memory over its; a forward pass's time over the least that is possible.",
+        "graphs, and its peak memory over ours:",
         "",
-        f"| case | nBRC | target | graphs | BRC | target | graphs | {memories} | {floors} |",
-        "|---" * 11 + "|",
+        *markdown(
+            [
+                "",
+                *(
+                    f"{kind}{of}"
+                    for kind in KINDS
+                    for of in ("", ", target", ", graphs", ", memory")
+                ),
+            ],
+            ratios,
+        ),
+        "Milliseconds of a training step, and of a forward pass without gradients as a CUDA graph:",
+        "",
+        *markdown(["", *names], times),
     ]
-    for case in results["cases"]:
-        reached = [
-            cell
-            for kind, target in zip(KINDS, GPU_TARGETS[case["name"]], strict=True)
-            for cell in (
-                over_gru(case["seconds"], kind),
-                "" if target is None else str(target),
-                over_gru(case["seconds"], kind, ", CUDA graph"),
-            )
-        ]
-        mib = case["mib"]
-        memory = [f"{mib[kind] / mib['nn.GRU']:.2f}" if "nn.GRU" in mib else "" for kind in KINDS]
-        distance = [
-            f"{case['seconds'][f'{kind}, forward'] / case['forward_floors'][kind]:.2f}"
-            for kind in KINDS
-        ]
-        lines.append(f"| {' | '.join([case['name'], *reached, *memory, *distance])} |")
-    lines += ["", "Milliseconds.", "", *header]
-    for case in results["cases"]:
-        cells = [milliseconds(case["seconds"].get(name)) for name in names]
-        lines.append(f"| {' | '.join([case['name'], *cells])} |")
-    reasons = {
-        f"{name} ({reason})"
-        for case in results["cases"]
-        for name, reason in case["left_out"].items()
-    }
-    lines += ["", f"Left out: {'; '.join(sorted(reasons))}."]
+    if floors:
+        lines += ["A forward pass's time over the least that is possible:", ""]
+        lines += markdown(["", *KINDS], floors)
+    if "cut_off" in results:
+        lines += [f"Not measured: {results['cut_off']}.", ""]
+    lines += [f"Left out: {'; '.join(sorted(reasons))}."]
     return "\n".join(lines)
 
 

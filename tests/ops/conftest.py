@@ -33,6 +33,7 @@ class Case:
     resets: bool = False
     reset_states: bool = False
     strided: bool = False
+    weak_feedback: bool = False  # no state is bistable then, so that rounding is not magnified
     device: str = "cpu"
     seed: int = 0
 
@@ -58,6 +59,8 @@ class Case:
         }
         if bias_gates:
             tensors["bias"] = normal(bias_gates * hidden, scale=0.5)
+            if self.weak_feedback:
+                tensors["bias"][hidden : 2 * hidden] -= 2
         options = {"reverse": self.reverse}
         lengths = torch.randint(-1, self.steps + 2, (self.batch,), generator=generator)
         if self.lengths:

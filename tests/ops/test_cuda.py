@@ -153,6 +153,8 @@ def test_parity_at_real_sizes(
         hidden_size=hidden_size,
         lengths=lengths,
         reverse=reverse,
+        # Among so many bistable states some are near an edge, where two bytes decide nothing.
+        weak_feedback=dtype.itemsize == 2,
         device=DEVICE,
     )
 

@@ -87,7 +87,8 @@ def test_replayed_as_a_cuda_graph(recurrence, hidden):
 
     def run():
         output, last = operator(recurrence)(*tensors)
-        return output, *torch.autograd.grad(output.sum() + last.sum(), tensors)
+        gradients = torch.autograd.grad(output.sum() + last.sum(), tensors)
+        return output.detach(), *gradients  # nodes that live on would belong to another stream
 
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):

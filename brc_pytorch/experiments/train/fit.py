@@ -141,6 +141,8 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", "The '.*_dataloader' does not have many")
             # The user chose the CPU.
             warnings.filterwarnings("ignore", "GPU available but not used")
+            # On a GPU torch copies the baselines' weights together, which are those of cells.
+            warnings.filterwarnings("ignore", "RNN module weights are not part of single")
             # Lightning 2.6 asks torch for its trees in a way that torch 2.13 will drop.
             warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
             yield
