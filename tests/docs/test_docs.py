@@ -235,8 +235,9 @@ def test_errors_by_seed_are_those_of_the_data():
         assert [cell, *errors] in shown
     copied = read_experiment(folder / "data" / "copy-first-input-9000")
     for (length, cell), of_cell in copied.groups(["length", "cell"]).items():
-        errors = [f"{run.result['last_test_loss']:.3g}" for run in of_cell]
-        assert length == 5 or [str(length), cell, *errors] in shown
+        errors = {run.settings["seed"]: f"{run.result['last_test_loss']:.3g}" for run in of_cell}
+        row = [str(length), cell, *(errors.get(seed, "-") for seed in range(5))]
+        assert length == 5 or row in shown
     tracking = read_experiment(folder / "data" / "state-tracking")
     measure, *_ = tracking.task.measures(tracking.settings)
     for key, of_cell in tracking.groups(["problem", "cell"]).items():
@@ -262,7 +263,7 @@ def test_figures_by_cell_are_those_of_the_data():
         copied = by_cell(summarise(read_experiment(data / name)), "test MSE")
         found |= {(length, size): of_cells for length, of_cells in copied.items()}
     shown, in_readme = rows(ROOT / "docs" / "paper.md"), rows(ROOT / "README.md")
-    assert len(found) == 2 + 3 + 2
+    assert len(found) == 2 + 3 + 3
     for setting, values in found.items():
         assert [*values] == ["LSTM", "GRU", "BRC", "nBRC"]
         row = [*setting, *values.values()]
@@ -280,13 +281,14 @@ def test_figures_by_cell_are_those_of_the_data():
 
 def test_the_speed_shown_is_that_of_the_data():
     report = load_script("benchmarks/report.py")
-    results, agents = (
+    results, agents, on_a_gpu = (
         json.loads((ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("benchmarks", "benchmarks-agents")
+        for name in ("benchmarks", "benchmarks-agents", "benchmarks-gpu")
     )
     for page, text in (
         (ROOT / "docs" / "agents-and-streams.md", report.agent_tables(agents)),
         (ROOT / "docs" / "benchmarks.md", report.tables(results)),
+        (ROOT / "docs" / "gpu.md", report.gpu_tables(on_a_gpu)),
         (ROOT / "README.md", report.headline(results)),
     ):
         _, shown, _ = report.parts(page)
