@@ -200,6 +200,7 @@ def nbrc_backward_streamed(
         grad_c = tl.where(valid, grad_c, 0)
         grad_a = tl.where(valid, grad_a, 0)
         grad_u = tl.where(valid, grad_u, 0)
+        tl.debug_barrier()  # all have read the arguments that one of them writes over
         store_arguments((grad_c, grad_a, grad_u), arguments, step, column, batch, hidden, exists)
         tl.store(shared + unit[None, :], grad_c, mask=exists)
         tl.store(shared + hidden + unit[None, :], grad_a, mask=exists)
