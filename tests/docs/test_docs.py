@@ -169,6 +169,10 @@ LEFT_OUT = {
         *("layers", "training cross-entropy", "iterations"),
         *("time an iteration", "time a run"),  # of a machine that did much else
     ),
+    "state-tracking-patient": (
+        *("layers", "training cross-entropy", "iterations"),
+        *("time an iteration", "time a run"),
+    ),
     "warm-up": (
         *("length", "layers", "iterations to below 0.1", "learning rate"),
         *("time an iteration", "time a run"),
