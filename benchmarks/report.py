@@ -338,10 +338,7 @@ def gpu_tables(results: dict[str, Any]) -> str:
         if (of := case["forward_floors"].items())
     ]
     names = list(dict.fromkeys(name for case in cases for name in case["seconds"]))
-    times = [
-        [case["name"], *(milliseconds(case["seconds"].get(name)) for name in names)]
-        for case in cases
-    ]
+    times = [[name, *(milliseconds(case["seconds"].get(name)) for case in cases)] for name in names]
     reasons = {f"{name} ({why})" for case in cases for name, why in case["left_out"].items()}
     lines = [
         f"{', '.join([machine['gpu'], *known])}.",
@@ -362,7 +359,7 @@ def gpu_tables(results: dict[str, Any]) -> str:
         ),
         "Milliseconds of a training step, and of a forward pass without gradients as a CUDA graph:",
         "",
-        *markdown(["", *names], times),
+        *markdown(["", *(case["name"] for case in cases)], times),
     ]
     if floors:
         lines += ["A forward pass's time over the least that is possible:", ""]
