@@ -76,6 +76,12 @@ def _computed_like(result: Tensor) -> Tensor:
     return result if result.dtype == dtype else torch.empty_like(result, dtype=dtype)
 
 
+def _beginning_with(value: Tensor | None, result: Tensor) -> Tensor:
+    """Where a result is computed, with a value or zero in it."""
+    place = _computed_like(result)
+    return place.zero_() if value is None else place.copy_(value)
+
+
 def _spans(inputs: _Inputs) -> list[tuple[int, int]]:
     """First time and number of steps of each span, in the order of the forward pass."""
     input, kernel, reverse = inputs.input, inputs.kernel, inputs.reverse
@@ -250,13 +256,12 @@ def _forward_walk(inputs: _Inputs, state: Tensor, output: Tensor) -> Callable[[T
 
 
 def _write_outputs(inputs: _Inputs, output: Tensor, last: Tensor) -> None:
-    state = _computed_like(last).copy_(inputs.h_0)
+    state = _beginning_with(inputs.h_0, last)
     walk = _forward_walk(inputs, state, output)
     for first, count in _spans(inputs):
         part = inputs.input[first : first + count]
         walk(_project(part, inputs.kernel), first)
-    if state is not last:
-        last.copy_(state)
+    _copy_where_wider([last], [state])
 
 
 def _backward(
@@ -402,8 +407,7 @@ def _write_gradients(
     recurrence, input, h_0, kernel, memory, _, lengths, *_ = inputs
     batch, hidden = h_0.shape
     total_kernel, total_memory, *total_bias = map(_computed_like, gradients.parameters)
-    grad_state = _computed_like(gradients.states[0])
-    grad_state.copy_(grad_state.new_zeros(()) if grad_last is None else grad_last)
+    grad_state = _beginning_with(grad_last, gradients.states[0])
     zeros = partial(torch.zeros, dtype=grad_state.dtype, device=input.device)
     grad_reset = None if inputs.reset_state is None else zeros(h_0.shape)
     full = recurrence == "nbrc"  # a matrix of memory, not a vector

@@ -87,6 +87,24 @@ def load_bias(bias, biases, unit, hidden, mask, dtype: tl.constexpr):
 
 
 @triton.jit
+def load_wide_bias(bias, column, mask, dtype: tl.constexpr):
+    """The biases of c and a side by side, at columns of 2H."""
+    if bias is None:
+        both = tl.zeros(column.shape, dtype)
+    else:
+        both = tl.load(bias + column, mask=mask, other=0).to(dtype)
+    return both
+
+
+@triton.jit
+def add_bias(arguments, biases, dtype: tl.constexpr):
+    """The three gates' arguments with their biases, in the type that is computed in."""
+    c, a, u = arguments
+    b_c, b_a, b_u = biases
+    return c.to(dtype) + b_c, a.to(dtype) + b_a, u.to(dtype) + b_u
+
+
+@triton.jit
 def store_arguments(values, arguments, step, column, batch, hidden, mask):
     """The reverse of :func:`load_arguments`."""
     c, a, u = values

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from brc_pytorch.ops.triton.kernels.arithmetic import (
+    add_bias,
     below,
     columns_of,
     differentiate,
@@ -41,10 +42,9 @@ def _load_weights(memory, bias, biases, unit, exists, hidden, dtype: tl.constexp
 
 @triton.jit
 def _gates(arguments, weights, h):
-    c, a, u = arguments
     w_c, w_a, b_c, b_a, b_u = weights
-    u = u.to(h.dtype) + b_u
-    return gates_of(c.to(h.dtype) + b_c, a.to(h.dtype) + b_a, u, w_c * h, w_a * h, h)
+    c, a, u = add_bias(arguments, (b_c, b_a, b_u), h.dtype)
+    return gates_of(c, a, u, w_c * h, w_a * h, h)
 
 
 @triton.jit

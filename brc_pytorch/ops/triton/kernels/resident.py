@@ -20,6 +20,7 @@ from brc_pytorch.ops.triton.kernels.arithmetic import (
     load_begins,
     load_bias,
     load_reset,
+    load_wide_bias,
     sigmoid,
     step_at,
     tanh,
@@ -109,9 +110,7 @@ def nbrc_forward(
     reset = load_reset(reset_state, row * hidden + unit, exists).to(h.dtype)
     weights = _load_forward(memory, hidden, h.dtype, block)
     _, _, b_u = load_bias(bias, biases, unit, hidden, exists, h.dtype)
-    b_gates = tl.zeros((2 * block,), h.dtype)
-    if bias is not None:
-        b_gates = tl.load(bias + wide_column, mask=wide_exists, other=0).to(h.dtype)
+    b_gates = load_wide_bias(bias, wide_column, wide_exists, h.dtype)
 
     # A step's arguments are on their way from memory while the one before is computed.
     at = at_argument + step_at(0, count, reverse) * (3 * batch * hidden)

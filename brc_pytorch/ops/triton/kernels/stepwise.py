@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from brc_pytorch.ops.triton.kernels.arithmetic import (
+    add_bias,
     columns_of,
     differentiate,
     divert,
@@ -49,12 +50,12 @@ def nbrc_forward_step(
     length = load_length(lengths, row, steps, exists)
     time = first + tl.cast(step, tl.int64)
     h = tl.load(state + element, mask=exists, other=0)
-    c, a, u = load_arguments(arguments, tl.cast(step, tl.int64), column, batch, hidden, exists)
+    x = load_arguments(arguments, tl.cast(step, tl.int64), column, batch, hidden, exists)
     at = feedback + row * 2 * hidden + unit
     feedback_c = tl.load(at, mask=exists, other=0).to(h.dtype)
     feedback_a = tl.load(at + hidden, mask=exists, other=0).to(h.dtype)
-    b_c, b_a, b_u = load_bias(bias, biases, unit, hidden, exists, h.dtype)
-    c, a, u = c.to(h.dtype) + b_c, a.to(h.dtype) + b_a, u.to(h.dtype) + b_u
+    of_gates = load_bias(bias, biases, unit, hidden, exists, h.dtype)
+    c, a, u = add_bias(x, of_gates, h.dtype)
     c, _, g = gates_of(c, a, u, feedback_c, feedback_a, h)
     valid = time < length
     h = tl.where(valid, c * h + (1 - c) * g, h)
@@ -111,9 +112,9 @@ def nbrc_backward_step(
         at_time = grad_output + time * stride_t + at
         total += tl.load(at_time, mask=valid, other=0).to(grad.dtype)
     h = tl.load(states + step * (batch * hidden) + element, mask=exists, other=0).to(grad.dtype)
-    c, a, u = load_arguments(arguments, step, column, batch, hidden, exists)
-    b_c, b_a, b_u = load_bias(bias, biases, unit, hidden, exists, h.dtype)
-    c, a, u = c.to(h.dtype) + b_c, a.to(h.dtype) + b_a, u.to(h.dtype) + b_u
+    x = load_arguments(arguments, step, column, batch, hidden, exists)
+    of_gates = load_bias(bias, biases, unit, hidden, exists, h.dtype)
+    c, a, u = add_bias(x, of_gates, h.dtype)
     c, a_less_1, g = gates_of(c, a, u, 0, 0, h)
     grad_c, grad_a, grad_u, before = differentiate(total, h, c, a_less_1, g)
     grad_c = tl.where(valid, grad_c, 0)

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from brc_pytorch.ops.triton.kernels.arithmetic import (
+    add_bias,
     differentiate,
     divert,
     gates_of,
@@ -20,6 +21,7 @@ from brc_pytorch.ops.triton.kernels.arithmetic import (
     load_bias,
     load_length,
     load_reset,
+    load_wide_bias,
     sigmoid,
     step_at,
     store_arguments,
@@ -111,9 +113,7 @@ def nbrc_forward_streamed(
     h = tl.load(state + element, mask=exists, other=0)
     reset = load_reset(reset_state, element, exists).to(h.dtype)
     _, _, b_u = load_bias(bias, biases, unit, hidden, unit < hidden, h.dtype)
-    b_gates = tl.zeros((1, 2 * block), h.dtype)
-    if bias is not None:
-        b_gates = tl.load(bias + column[None, :], mask=is_column[None, :], other=0).to(h.dtype)
+    b_gates = load_wide_bias(bias, column[None, :], is_column[None, :], h.dtype)
     for p in range(count):
         step = step_at(p, count, reverse)
         time = first + step
@@ -182,19 +182,19 @@ def nbrc_backward_streamed(
     shared += row * (2 * block + 4 * chunk)
     grad = tl.load(grad_state + element, mask=exists, other=0)
     bias_at = tl.arange(0, block)[None, :]
-    b_c, b_a, b_u = load_bias(bias, biases, bias_at, hidden, bias_at < hidden, grad.dtype)
+    of_gates = load_bias(bias, biases, bias_at, hidden, bias_at < hidden, grad.dtype)
     for done in range(count):
         step = step_at(count - 1 - done, count, reverse)
         time = first + step
         valid = exists & (time < length)
         h = tl.load(states + step * (batch * hidden) + element, mask=exists, other=0)
-        c, a, u = load_arguments(arguments, step, column, batch, hidden, exists)
+        x = load_arguments(arguments, step, column, batch, hidden, exists)
         total = grad
         if grad_output is not None:
             at_time = grad_output + time * stride_t + at_grad
             total += tl.load(at_time, mask=valid, other=0).to(grad.dtype)
         h = h.to(grad.dtype)
-        c, a, u = c.to(h.dtype) + b_c, a.to(h.dtype) + b_a, u.to(h.dtype) + b_u
+        c, a, u = add_bias(x, of_gates, h.dtype)
         c, a_less_1, g = gates_of(c, a, u, 0, 0, h)
         grad_c, grad_a, grad_u, before = differentiate(total, h, c, a_less_1, g)
         grad_c = tl.where(valid, grad_c, 0)
