@@ -321,6 +321,7 @@ def gpu_tables(results: dict[str, Any]) -> str:
     known = [f"{name} {machine[key]}" for name, key in versions if key in machine]
     if "copy_gb_a_second" in machine:
         known.insert(0, f"{machine['copy_gb_a_second']:.0f} GB/s in a copy")
+    columns = [f"{kind}{of}" for kind in KINDS for of in ("", ", target", ", graphs", ", memory")]
     ratios = []
     for case in cases:
         targets = dict(zip(KINDS, GPU_TARGETS[case["name"]], strict=True))
@@ -330,12 +331,9 @@ def gpu_tables(results: dict[str, Any]) -> str:
             row += [over_gru(case["seconds"], kind, ", CUDA graph"), over_gru(case["mib"], kind)]
         ratios.append(row)
     floors = [
-        [
-            case["name"],
-            *(f"{case['seconds'][f'{kind}, forward'] / floor:.2f}" for kind, floor in of),
-        ]
+        [case["name"], *(f"{case['seconds'][f'{kind}, forward'] / of[kind]:.2f}" for kind in KINDS)]
         for case in cases
-        if (of := case["forward_floors"].items())
+        if (of := case["forward_floors"])
     ]
     names = list(dict.fromkeys(name for case in cases for name in case["seconds"]))
     times = [[name, *(milliseconds(case["seconds"].get(name)) for case in cases)] for name in names]
@@ -346,17 +344,7 @@ def gpu_tables(results: dict[str, Any]) -> str:
         "`nn.GRU`'s time over ours in a training step, as it is called and with both as CUDA",
         "graphs, and its peak memory over ours:",
         "",
-        *markdown(
-            [
-                "",
-                *(
-                    f"{kind}{of}"
-                    for kind in KINDS
-                    for of in ("", ", target", ", graphs", ", memory")
-                ),
-            ],
-            ratios,
-        ),
+        *markdown(["", *columns], ratios),
         "Milliseconds of a training step, and of a forward pass without gradients as a CUDA graph:",
         "",
         *markdown(["", *(case["name"] for case in cases)], times),
