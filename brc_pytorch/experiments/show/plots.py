@@ -27,7 +27,7 @@ from matplotlib.ticker import (
 from brc_pytorch.experiments.files import write_file
 from brc_pytorch.experiments.show.results import Experiment, RunFiles
 from brc_pytorch.experiments.show.seeds import Seeds
-from brc_pytorch.experiments.show.style import GREY, STYLE, annotate, cell_styles
+from brc_pytorch.experiments.show.style import GREY, STYLE, cell_styles
 from brc_pytorch.experiments.tasks.curves import Curve, Mark
 from brc_pytorch.experiments.tasks.recall import SHORT_LENGTH, SHORT_WINDOW
 from brc_pytorch.experiments.tasks.task import WINDOW
@@ -35,10 +35,13 @@ from brc_pytorch.experiments.tasks.task import WINDOW
 _MOST_POINTS = 500
 """More points of a smoothed line than this cannot be seen, and make an SVG slow."""
 _HEIGHT_OF_CURVES = 3.3
+_FEW_LENGTHS = 32
+"""Over a range of this factor or less every power of two has a tick, else every other one."""
 _MOST_COLUMNS = 3
 """Panels beside each other in one file."""
 _TITLE_LETTERS_PER_INCH = 8
 _LETTERS_PER_INCH = 11
+_LETTERS_BESIDE_A_PANEL = 10
 _LETTERS_OF_A_LINE = 10
 """What the line beside a name and the gaps take in a legend, in letters."""
 
@@ -107,7 +110,9 @@ def _finish(axis: Axes, curve: Curve, marks: Sequence[Mark], lowest: float) -> N
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     elif curve.x_scale == "log":
         axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_locator(LogLocator(base=4, numticks=9))
+        shortest, longest = axis.get_xlim()
+        base = 4 if longest > _FEW_LENGTHS * shortest else 2
+        axis.xaxis.set_major_locator(LogLocator(base=base, numticks=9))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(FuncFormatter(_power_of_two))
     else:
@@ -132,14 +137,17 @@ def _power_of_two(value: float, _: object) -> str:
 
 
 def _mark(axis: Axes, mark: Mark) -> None:
-    """Draw a thin line at a value, and its meaning beside it, over all curves."""
+    """Draw a thin line at a value over all curves, and write its meaning outside the panel."""
     line: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "zorder": 5}
+    style: dict[str, Any] = {"textcoords": "offset points", "color": GREY, "fontsize": 9}
     if mark.axis == "y":
         axis.axhline(mark.value, **line)
-        annotate(axis, mark.text, (1, mark.value), axis.get_yaxis_transform(), "right")
+        text, end = textwrap.fill(mark.text, _LETTERS_BESIDE_A_PANEL), axis.get_yaxis_transform()
+        axis.annotate(text, (1, mark.value), xycoords=end, xytext=(4, 0), va="center", **style)
         return
     axis.axvline(mark.value, **line)
-    annotate(axis, mark.text, (mark.value, 1), axis.get_xaxis_transform(), "center")
+    top = axis.get_xaxis_transform()
+    axis.annotate(mark.text, (mark.value, 1), xycoords=top, xytext=(0, 3), ha="center", **style)
     axis.set_title(axis.get_title(loc="left"), loc="left", pad=18)  # the text is below it
 
 
@@ -250,6 +258,12 @@ def _figure(
     return figure
 
 
+def _columns(count: int, most: int) -> int:
+    """Return the columns of a grid whose rows are few, and as full as each other."""
+    rows = math.ceil(count / max(1, most))
+    return math.ceil(count / rows)
+
+
 def _add_legend(figure: Figure, cells: Sequence[str]) -> None:
     """Say below all panels which line is which cell's."""
     styles = cell_styles(cells)
@@ -258,7 +272,7 @@ def _add_legend(figure: Figure, cells: Sequence[str]) -> None:
         [Line2D([], [], **style) for style in styles.values()],
         [str(place) for place in range(len(styles))],
         loc="outside lower center",
-        ncols=min(len(styles), max(1, int(figure.get_figwidth() * _LETTERS_PER_INCH / letters))),
+        ncols=_columns(len(styles), int(figure.get_figwidth() * _LETTERS_PER_INCH / letters)),
         handlelength=3,
     )
     # Set here, because a legend leaves out labels that begin with an underscore.
@@ -269,8 +283,7 @@ def _add_legend(figure: Figure, cells: Sequence[str]) -> None:
 def draw(plot: Plot, experiment: Experiment) -> Figure:
     """Draw all panels of a plot into one figure."""
     panels = _panels(experiment)
-    rows = math.ceil(len(panels) / _MOST_COLUMNS)
-    figure = _figure(plot, experiment, panels, math.ceil(len(panels) / rows))
+    figure = _figure(plot, experiment, panels, _columns(len(panels), _MOST_COLUMNS))
     title = textwrap.fill(heading(experiment), int(figure.get_figwidth() * _TITLE_LETTERS_PER_INCH))
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure

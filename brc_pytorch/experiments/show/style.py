@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
-
 # Okabe and Ito's colours, which colour-blind readers can tell apart, with dashes for prints in
 # grey; a cell keeps its own in every plot, and cells of the user's own take what is left.
 _CELL_STYLES: dict[str, tuple[str, Any]] = {
@@ -21,8 +18,6 @@ _CELL_STYLES: dict[str, tuple[str, Any]] = {
 }
 _SPARE_COLOURS = ("#000000", "#7F7F7F", "#8C564B", "#9A8700")
 GREY = "#333333"
-_OUTLINE = [withStroke(linewidth=3, foreground="white")]
-"""Around what must be read on whatever lies below."""
 STYLE: dict[Any, Any] = {
     "font.size": 11,
     "axes.titlesize": 11,
@@ -48,25 +43,3 @@ def cell_styles(cells: Sequence[str]) -> dict[str, dict[str, Any]]:
         # Thin lines over thick ones: cells that learn all, or nothing, lie upon each other.
         styles[cell] = {"color": colour, "linestyle": dashes, "linewidth": 1.5 + 0.35 * place}
     return dict(reversed(styles.items()))
-
-
-def annotate(
-    axis: Axes,
-    text: str,
-    place: tuple[float, float],
-    transform: Any,  # noqa: ANN401 - matplotlib has several kinds
-    side: str,
-) -> None:
-    """Write a small text above a place."""
-    axis.annotate(
-        text,
-        place,
-        xycoords=transform,
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha=side,
-        color=GREY,
-        fontsize=9,
-        zorder=6,
-        path_effects=_OUTLINE,
-    )

@@ -9,12 +9,13 @@ import matplotlib as mpl
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from brc_pytorch.experiments.show import plots
 from brc_pytorch.experiments.show.results import read_experiment
 from brc_pytorch.experiments.show.seeds import Seeds
 from brc_pytorch.experiments.show.style import STYLE, cell_styles
-from brc_pytorch.experiments.tasks import CopyFirstInputTask
+from brc_pytorch.experiments.tasks import CopyFirstInputTask, StateTrackingTask
 from brc_pytorch.experiments.tasks.curves import held_out_share
 
 GRU, NBRC = "#E69F00", "#009E73"
@@ -102,12 +103,19 @@ def test_panels_of_one_scale_reach_as_far_as_the_highest(write_run):
     assert second.get_ylim()[1] > 5
 
 
-def test_marks_lie_on_the_curves(write_run):
+def test_marks_lie_on_the_curves_and_their_meaning_beside_the_panel(write_run):
     run = write_run("GRU-seed0", [1.0] * 20, 1.0)
-    axis = figure(run.parent, "training_loss").axes[0]
+    drawn = figure(run.parent, "training_loss")
+    drawn.draw_without_rendering()
+    (axis,) = drawn.axes
     curve, mark = axis.get_lines()
     assert set(mark.get_ydata()) == {1}
     assert mark.get_zorder() > curve.get_zorder()
+    (meaning,) = axis.texts
+    assert meaning.get_text() == "always\nguessing 0"
+    box = meaning.get_window_extent()
+    assert axis.get_window_extent().x1 < box.x0
+    assert box.x1 <= drawn.bbox.x1
     assert axis.texts[0].get_zorder() > curve.get_zorder()
 
 
@@ -146,6 +154,26 @@ def test_accuracy_is_drawn_by_length_with_every_seed(adding):
 )
 def test_an_axis_of_shares_begins_where_its_lowest_curve_needs_it(lowest, bottom):
     assert plots._bottom(lowest) == bottom
+
+
+@pytest.mark.parametrize(
+    ("longest", "expected"), [(128, [64, 128]), (512, [64, 128, 256, 512]), (4096, [64, 256, 1024])]
+)
+def test_a_short_range_of_lengths_has_more_ticks(longest, expected):
+    curves = StateTrackingTask.curves(dataclasses.asdict(StateTrackingTask()))
+    (accuracy,) = [curve for curve in curves if curve.name == "accuracy"]
+    axis = Figure().subplots()
+    axis.plot([64, longest], [1, 1])
+    plots._finish(axis, accuracy, [], 1)
+    low, high = axis.get_xlim()
+    assert [tick for tick in axis.get_xticks() if low <= tick <= high][: len(expected)] == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "columns"), [(4, 9, 4), (4, 3, 2), (6, 5, 3), (7, 3, 3), (2, 0, 1)]
+)
+def test_rows_are_as_full_as_each_other(count, most, columns):
+    assert plots._columns(count, most) == columns
 
 
 def test_panels_of_shares_have_axes_of_their_own(adding):
@@ -223,7 +251,7 @@ def test_runs_without_the_table_of_a_plot_are_left_out_of_it(write_run):
     assert plots.plots(read_experiment(run.parent)) == []
     write_run("nBRC-seed0", [1.0] * 20, cell="nBRC", length=40)
     short, long = figure(run.parent, "training_loss").axes
-    assert [text.get_text() for text in short.texts] == ["no data yet", "always guessing 0"]
+    assert [text.get_text() for text in short.texts] == ["no data yet", "always\nguessing 0"]
     assert len(lines(long, NBRC)) == 1
     assert lines(long, GRU) == []
 
