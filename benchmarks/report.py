@@ -1,7 +1,8 @@
 """Draws ``docs/benchmarks.json``: the picture, and the tables of its page and of the README.
 
 Where ``gpu.py`` has written ``docs/benchmarks-gpu.json`` it fills in the tables of ``docs/gpu.md``,
-and from what ``agents.py`` has written those of ``docs/agents-and-streams.md``.
+and from what ``agents.py`` and ``iterations.py`` have written those of
+``docs/agents-and-streams.md`` and ``docs/results/README.md``.
 """
 
 import json
@@ -231,7 +232,8 @@ def tables(results: dict[str, Any]) -> str:
 def described(machine: dict[str, Any]) -> str:
     """A machine and its software, in words."""
     software = f"{machine['system']}, Python {machine['python']}, torch {machine['torch']}"
-    threads = f"{machine['threads']} threads, {machine['instruction_sets'][0]}"
+    count = machine["threads"]
+    threads = f"{count} thread{'s' * (count > 1)}, {machine['instruction_sets'][0]}"
     return f"{machine['processor']}, {threads}, {software}"
 
 
@@ -358,6 +360,19 @@ def gpu_tables(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def iteration_table(results: dict[str, Any]) -> str:
+    """Milliseconds of a gradient iteration, a row for each task and a column for each cell."""
+    tasks = results["seconds"]
+    cells = list(dict.fromkeys(cell for seconds in tasks.values() for cell in seconds))
+    rows = [
+        [name, *(milliseconds(seconds.get(cell)) for cell in cells)]
+        for name, seconds in tasks.items()
+    ]
+    return "\n".join(
+        [f"{described(results['machine'])}. Milliseconds:", "", *markdown(["", *cells], rows)[:-1]]
+    )
+
+
 def draw(results: dict[str, Any]) -> None:
     """One panel a case, one bar a network, shorter is faster."""
     mpl.use("Agg")
@@ -405,6 +420,8 @@ def main() -> None:
         fill_in(DOCS / "gpu.md", gpu_tables(json.loads(measured_on_a_gpu.read_text())))
     agents = json.loads((DOCS / "benchmarks-agents.json").read_text())
     fill_in(DOCS / "agents-and-streams.md", agent_tables(agents))
+    iterations = json.loads((DOCS / "benchmarks-iterations.json").read_text())
+    fill_in(DOCS / "results" / "README.md", iteration_table(iterations))
 
 
 if __name__ == "__main__":
