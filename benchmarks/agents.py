@@ -12,16 +12,14 @@ All take turns in one process, and the median counts. The results go to
 
 import argparse
 import json
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from run import machine, rest
+from run import machine, medians
 from tensordict import TensorDict
 from torch import Tensor, nn
 from torchrl.modules import GRUModule, set_recurrent_mode
@@ -124,23 +122,6 @@ def make_single_turns() -> dict[str, Callable[[], object]]:
     return turns
 
 
-def medians(
-    turns: dict[str, Callable[[], object]], rounds: int, slow_rounds: int = 0
-) -> dict[str, float]:
-    """The median seconds of each, by taking turns; GRUModule's has fewer."""
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for turn in range(-1, rounds):  # the first turn warms up
-        for name, call in turns.items():
-            if name.startswith("GRUModule") and not 0 <= turn < slow_rounds:
-                continue  # the comparison has warmed it up
-            rest()
-            start = time.perf_counter()
-            call()
-            if turn >= 0:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
 def measure_single_steps() -> dict[str, float]:
     """The seconds of a step, of each name of STEPPED, without gradients and with autograd."""
     turns = make_single_turns()
@@ -173,7 +154,9 @@ def main() -> None:
         "rate": RATE,
     }
     turns = make_rollout_turns()
-    rollout["seconds"] = medians(turns, arguments.rounds, arguments.slow_rounds)
+    # The comparison has warmed these up.
+    slow = {name: arguments.slow_rounds for name in turns if name.startswith("GRUModule")}
+    rollout["seconds"] = medians(turns, arguments.rounds, slow)
     versions = {name: version(name) for name in ("torchrl", "tensordict")}
     results = {"machine": machine() | versions, "rollout": rollout, "single": single}
     for part in (rollout, single):

@@ -10,15 +10,12 @@ made two at a time, beside other work. The results go to ``docs/benchmarks-itera
 import argparse
 import dataclasses
 import json
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from run import machine, rest
+from run import machine, medians
 
 from brc_pytorch.experiments.tasks import (
     BinaryAdditionTask,
@@ -58,12 +55,10 @@ TASKS: dict[str, tuple[Task, tuple[str, ...]]] = {
 
 def turns(task: Task, cells: tuple[str, ...]) -> dict[str, Callable[[], None]]:
     """An iteration of each cell, on the same batch."""
-    settings: Any = task  # a Task is a dataclass, which its protocol cannot say
-    small: Task = dataclasses.replace(settings, train_size=task.batch_size)
-    length = small.length_at(small.total_epochs - 1)
-    data, _ = small.data(0, length)
+    small = dataclasses.replace(task, train_size=task.batch_size)
+    data, _ = small.data(0, task.length_at(task.total_epochs - 1))
     inputs, targets = data[torch.arange(task.batch_size)]
-    found = {}
+    found: dict[str, Callable[[], None]] = {}
     for cell in cells:
         network = task.network(cell)
         optimizer = torch.optim.Adam(network.parameters(), lr=task.learning_rate)
@@ -77,19 +72,6 @@ def turns(task: Task, cells: tuple[str, ...]) -> dict[str, Callable[[], None]]:
 
         found[cell] = iterate
     return found
-
-
-def medians(iterations: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """The median seconds of each."""
-    seconds: dict[str, list[float]] = {cell: [] for cell in iterations}
-    for turn in range(-1, rounds):  # the first turn warms up
-        for cell, iterate in iterations.items():
-            rest()
-            start = time.perf_counter()
-            iterate()
-            if turn >= 0:
-                seconds[cell].append(time.perf_counter() - start)
-    return {cell: statistics.median(values) for cell, values in seconds.items()}
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,24 @@ def rest() -> None:
         time.sleep(SECONDS_AT_REST)
         if time.process_time() - before < 0.1 * SECONDS_AT_REST:
             return
+
+
+def medians(
+    turns: Mapping[str, Callable[[], object]], rounds: int, warm: Mapping[str, int] | None = None
+) -> dict[str, float]:
+    """The median seconds of each, by taking turns; those that are warm have rounds of their own."""
+    warm = warm or {}
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
+    for turn in range(-1, rounds):  # the first turn warms up
+        for name, call in turns.items():
+            if name in warm and not 0 <= turn < warm[name]:
+                continue
+            rest()
+            start = time.perf_counter()
+            call()
+            if turn >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def timed(turns: dict[str, Callable[[], Any]], looped: set[str], case: Case) -> dict[str, float]:
